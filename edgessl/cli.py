@@ -1,0 +1,224 @@
+"""The command line. Every command loads what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgessl import __version__
+from edgessl.errors import EdgesslError, RecipeError, nearest
+from edgessl.progress import Steps
+from edgessl.target import PRECISIONS, TARGETS
+
+INTERRUPTED = 130  # as a shell reports SIGINT
+
+
+class _Commands(click.Group):
+    """A group that names the nearest command when one is misspelt."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            names = self.list_commands(ctx)
+            raise click.UsageError(
+                f"no such command {args[0]!r}.{nearest(args[0], names)} "
+                f"Commands: {', '.join(names)}."
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgessl")
+def cli() -> None:
+    """Small, fast, verified encoders for devices: ONNX Runtime, OpenVINO, TensorRT."""
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--target", "-t", help=f"Where it will run: {', '.join(TARGETS)}.")
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The bundle's directory; written whole or not at all.",
+)
+@click.option("--precision", "-p", help=f"{', '.join(PRECISIONS)}.  [default: fp32]")
+@click.option(
+    "--calibration",
+    "-c",
+    metavar="DATA",
+    help="For int8: a text file, a folder of images, or an .npy of images.",
+)
+@click.option("--samples", type=click.IntRange(min=1), help="Calibration items.  [default: 300]")
+@click.option("--seed", type=int, help="Draws the calibration items.  [default: 0]")
+@click.option("--pooling", help="cls, mean, max or none.  [default: the model's own, else mean]")
+@click.option(
+    "--normalize/--no-normalize",
+    default=None,
+    help="Unit-length vectors.  [default: the model's own, else no]",
+)
+@click.option("--features", is_flag=True, default=None, help="Also put out last_hidden_state.")
+@click.option("--max-length", type=int, help="Tokens a text is cut at.  [default: the model's own]")
+@click.option("--revision", help="Branch, tag or commit of a hub model.")
+@click.option(
+    "--compute-capability",
+    "compute_capabilities",
+    multiple=True,
+    metavar="X.Y",
+    help="GPU a tensorrt-rtx engine is for; repeatable.",
+)
+@click.option("--workspace-mb", type=click.IntRange(min=1), help="For TensorRT.  [default: 1024]")
+@click.option(
+    "--recipe",
+    "recipe_path",
+    type=click.Path(path_type=Path),
+    metavar="R.TOML",
+    help="Take the options from a recipe; flags override it.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--force", is_flag=True, help="Write it even if parity is outside its bound.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+@_json_option
+def export(
+    recipe_path: Path | None,
+    output: Path,
+    overwrite: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Export MODEL (a directory, a hub id, or a bundle with an ONNX) as a bundle.
+
+    The bundle is compared with the fp32 model, through the runtime it is for, before it is
+    written.
+    """
+    from edgessl import pipeline
+    from edgessl import recipe as recipes
+
+    recipe = recipes.read(recipe_path) if recipe_path else recipes.Recipe()
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    recipe = replace(recipe, **given)
+    for name, example in (("model", "a directory or hub id"), ("target", "--target openvino")):
+        if not getattr(recipe, name):
+            raise RecipeError(f"no {name} given: pass {example}, or name it in a recipe.")
+    with Steps(quiet) as steps:
+        built = pipeline.build(recipe, output, overwrite=overwrite, force=force, report=steps)
+    manifest = built.manifest
+    size = sum(entry.size for entry in manifest.files.values())
+    if as_json:
+        facts = {"path": str(built.path), "size": size, **json.loads(manifest.dumps())}
+        click.echo(json.dumps(facts, indent=2))
+        return 0
+    spec = manifest.encoder
+    click.echo(
+        f"bundle   {built.path}  ({manifest.target} {manifest.precision}, {size / 1e6:.1f} MB)"
+    )
+    click.echo(
+        f"encoder  {spec.family}, pooling {spec.pooling}"
+        f"{', normalized' if spec.normalize else ''}, variant {manifest.variant}"
+    )
+    click.echo(f"parity   {built.parity}")
+    ran = manifest.parity["ran"]
+    click.echo(f"         measured on {ran['runtime']} {ran['version']}, {ran['device']}")
+    for key in ("stand_in", "inference"):
+        if key in ran:
+            click.echo(f"         {ran[key]}")
+    for note in manifest.compatibility.get("notes", ()):
+        click.echo(f"note     {note}")
+    if not built.parity.within:
+        click.echo("warning  parity is outside its bound; written because of --force", err=True)
+    return 0
+
+
+@cli.command()
+@click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+@_json_option
+def verify(path: Path, quiet: bool, as_json: bool) -> int:
+    """Check BUNDLE: every file's hash, this device, and parity with its reference.
+
+    Exit code 0 when all is well, 4 when the bundle is damaged or says something else here.
+    """
+    from edgessl import pipeline
+
+    with Steps(quiet) as steps:
+        result = pipeline.verify(path, report=steps)
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return 0 if result["ok"] else 4
+    for problem in result["files"]:
+        click.echo(f"files          {problem}")
+    if not result["files"]:
+        found, ran = result["parity"], result["runtime"]
+        click.echo("files          all as written")
+        click.echo(
+            f"preprocessing  {'as at export' if result['preprocessing'] else 'DIFFERS here'}"
+        )
+        click.echo(
+            f"parity         cosine {found['cosine_mean']:.6f} mean, {found['cosine_min']:.6f} "
+            f"lowest over {found['rows']} vectors{'' if found['within'] else '  OUT OF BOUND'}"
+        )
+        click.echo(f"runtime        {ran['runtime']} {ran['version']}, {ran['device']}")
+    click.echo(
+        "ok"
+        if result["ok"]
+        else f"{path} is damaged or does not fit this device; copy or export it again"
+    )
+    return 0 if result["ok"] else 4
+
+
+@cli.command()
+@_json_option
+def info(as_json: bool) -> int:
+    """What this machine can do, and what to install for the rest."""
+    from edgessl import info as facts
+
+    found = facts.collect()
+    click.echo(json.dumps(found, indent=2) if as_json else facts.render(found))
+    return 0
+
+
+@cli.command()
+@click.argument("path", metavar="MODEL|BUNDLE")
+@click.option("--layers", is_flag=True, help="One row a layer.")
+@_json_option
+def inspect(path: str, layers: bool, as_json: bool) -> int:
+    """Layers, parameters, FLOPs, size, precision per layer and provenance of MODEL or BUNDLE."""
+    from edgessl import inspection
+
+    found = inspection.inspect(path)
+    click.echo(json.dumps(found, indent=2) if as_json else inspection.render(found, layers))
+    return 0
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; a user's mistake is one line on stderr."""
+    try:
+        result = cli.main(args=arguments, prog_name="edgessl", standalone_mode=False)
+        return int(result or 0)
+    except click.exceptions.Abort:
+        click.echo("interrupted: nothing was written", err=True)
+        return INTERRUPTED
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except EdgesslError as err:
+        click.echo(f"error: {err}", err=True)
+        return err.exit_code
+
+
+def main() -> None:
+    """The ``edgessl`` command."""
+    sys.exit(run())

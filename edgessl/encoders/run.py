@@ -1,0 +1,44 @@
+"""Run an ``Encoder`` in torch, fp32, on the CPU: the reference of every comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgessl.backend import Arrays
+from edgessl.encoder import Encoder
+
+
+def forward(encoder: Encoder, inputs: Arrays) -> Arrays:
+    """numpy in, numpy out; names and dtypes as in ``encoder.spec``."""
+    tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    with torch.inference_mode():
+        outputs = encoder.module(**tensors)
+    names = [spec.name for spec in encoder.spec.outputs]
+    return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
+
+
+def compute(encoder: Encoder) -> dict[str, Any]:
+    """Parameters, and floating-point operations (2 a multiply-add) of one item.
+
+    A text is counted at 128 tokens, or at its encoder's longest input if that is less.
+    """
+    sequence = min(128, getattr(encoder.spec.preprocessing, "max_length", 1))
+    sizes = {"batch": 1, "sequence": sequence}
+    shapes = {
+        spec.name: [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+        for spec in encoder.spec.inputs
+    }
+    tensors = {
+        spec.name: torch.ones(shapes[spec.name], dtype=getattr(torch, spec.dtype))
+        for spec in encoder.spec.inputs
+    }
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        encoder.module(**tensors)
+    return {
+        "parameters": sum(p.numel() for p in encoder.module.parameters()),
+        "flops": counter.get_total_flops(),
+        "at": shapes,
+    }

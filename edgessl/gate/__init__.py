@@ -1,0 +1,1 @@
+"""Measure latency and accuracy on the device. No torch."""

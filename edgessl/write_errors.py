@@ -1,0 +1,49 @@
+"""An ``OSError`` while writing, in words: which disk, what is wrong with it, how much is free."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_FULL = 1 << 20  # bytes; a disk with less than this free counts as full
+
+
+def is_about_writing(err: OSError, directory: Path) -> bool:
+    """Whether *err* comes from a disk, or from a file at or below *directory*."""
+    if err.errno in _DISK_ERRNOS:
+        return True
+    if type(err) is OSError and err.errno is None:
+        # numpy's "N requested and M written" on a full disk has no errno
+        return _free(directory) < _FULL
+    return isinstance(err.filename, str) and Path(err.filename).is_relative_to(directory)
+
+
+def explain(err: OSError, directory: Path, output: Path) -> str:
+    """One line for a person; *directory* holds what was written so far for *output*."""
+    if err.errno not in (errno.ENOSPC, None):
+        # not the staging directory's own name: it is gone by the time anyone reads this
+        named = str(err.filename or "").replace(str(directory), str(output))
+        place = f" ({named})" if named else ""
+        return f"cannot write {output}: {err.strerror or err}{place}; nothing was written."
+    used = sum(p.lstat().st_blocks * 512 for p in directory.rglob("*") if not p.is_dir())
+    where, free = directory, _free(directory) + used
+    temporary = Path(tempfile.gettempdir())
+    if free - used >= _FULL > _free(temporary):
+        where, free = temporary, _free(temporary)  # a library's scratch file filled that disk
+    return (
+        f"no space left on {_mount_point(where)} while writing {output} (needs more than the "
+        f"{free / 1e6:.1f} MB free there); nothing was written. Make room, or name another output."
+    )
+
+
+def _free(directory: Path) -> int:
+    return shutil.disk_usage(directory).free
+
+
+def _mount_point(path: Path) -> Path:
+    path = Path(os.path.realpath(path))
+    return next(p for p in (path, *path.parents) if os.path.ismount(p))

@@ -1,0 +1,1 @@
+"""Encoder -> ONNX (torch), and ONNX -> what a target runs (no torch)."""

@@ -1,0 +1,141 @@
+"""``Encoder`` -> ONNX: the waist that every target is built from. The one torch-side file here."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import onnx
+import onnx.version_converter
+import torch
+
+from edgessl.encoder import Encoder
+from edgessl.errors import Unsupported
+
+# The newest opset that every TensorRT from 8.6 on reads; ONNX Runtime and OpenVINO run its
+# graphs as fast as those of later ones. torch writes 18 and its own way down stumbles over
+# reductions, so onnx converts.
+OPSET = 17
+_TORCH_OPSET = 18
+
+# What a graph computes in. int8 starts from fp32: quantization comes after the export.
+DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.float32,
+}
+
+
+def example_inputs(encoder: Encoder, batch: int = 2, sequence: int = 8) -> dict[str, torch.Tensor]:
+    """Inputs of the right names, dtypes and sizes; the last text of the batch is padded.
+
+    *batch* and *sequence* fill in the dynamic axes.
+    """
+    sizes = {"batch": batch, "sequence": sequence}
+    tensors = {}
+    for spec in encoder.spec.inputs:
+        shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+        dtype = getattr(torch, spec.dtype)
+        tensors[spec.name] = torch.ones(shape, dtype=dtype)
+        if spec.name == "attention_mask":
+            tensors[spec.name][-1, sequence // 2 :] = 0
+    return tensors
+
+
+def write(encoder: Encoder, path: Path, precision: str) -> None:
+    """Write *encoder* as an ONNX file with dynamic batch and sequence axes.
+
+    For fp16 and bf16 the transformer computes in that dtype (layer normalisation accumulates in
+    float32, as ONNX defines it) while pooling, normalisation, inputs and outputs stay as the
+    spec says, so the casts are explicit in the graph and every runtime sees the same types.
+
+    Raises:
+        Unsupported: torch cannot export this module.
+    """
+    module = encoder.module
+    dtype = DTYPES[precision]
+    if dtype is not torch.float32:
+        module = copy.deepcopy(module)
+        module.backbone.to(dtype)
+    names = [spec.name for spec in encoder.spec.inputs]
+    axes = {axis: torch.export.Dim(axis) for axis in ("batch", "sequence")}
+    shapes = {
+        spec.name: {i: axes[axis] for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
+        for spec in encoder.spec.inputs
+    }
+    chatter = io.StringIO()  # the exporter prints emoji and axis names to both streams
+    try:
+        with (
+            warnings.catch_warnings(),
+            _silenced("torch.onnx", "onnxscript", "torch.fx", "torch.export"),
+            redirect_stdout(chatter),
+            redirect_stderr(chatter),
+            torch.no_grad(),
+        ):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (),
+                kwargs=example_inputs(encoder),
+                dynamo=True,
+                opset_version=_TORCH_OPSET,
+                input_names=names,
+                output_names=[spec.name for spec in encoder.spec.outputs],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+            assert program is not None  # with dynamo=True it never is
+            program.save(str(path))
+    except OSError:
+        raise
+    except Exception as err:  # torch.onnx raises a dozen unrelated types
+        reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
+        raise Unsupported(f"{encoder.provenance.source}: torch cannot export it: {reason}") from err
+    model = _convert(onnx.load(str(path)))
+    _strip(model)
+    onnx.save(model, str(path))
+
+
+def _convert(model: onnx.ModelProto) -> onnx.ModelProto:
+    """*model* at ``OPSET``."""
+    converted = onnx.version_converter.convert_version(model, OPSET)
+    for node in converted.graph.node:
+        # The converter turns the axes input of opset 18's reductions into an attribute and
+        # leaves the attribute that came with the input, which no runtime accepts there.
+        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
+            stale = [a for a in node.attribute if a.name == "noop_with_empty_axes"]
+            for attribute in stale:
+                node.attribute.remove(attribute)
+    return converted
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes of the building machine: stack traces and file paths."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+class _silenced:
+    """Loggers by name, quiet inside the block."""
+
+    def __init__(self, *names: str) -> None:
+        self.loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.CRITICAL)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self.loggers, self.levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,39 @@
+"""ONNX -> OpenVINO IR. No torch: a device converts for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgessl.backend import BuildPlan
+from edgessl.errors import Unsupported, require
+
+# OpenVINO computes in bf16 unasked where a CPU has it (1.5e-3 off), so the manifest decides.
+# What int8 leaves unquantized stays in f32.
+INFERENCE_PRECISION = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+
+
+def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
+    """Convert *onnx* to ``openvino_model.xml`` and ``.bin`` in *directory*.
+
+    fp16 and bf16 store their weights in 16 bits.
+
+    Raises:
+        MissingDependency: openvino is not installed.
+        Unsupported: OpenVINO cannot read this graph.
+    """
+    openvino = require("openvino", "openvino", "the openvino target")
+    try:
+        model = openvino.Core().read_model(str(onnx))
+    except RuntimeError as err:
+        reason = str(err).strip().splitlines()[-1][:300]
+        raise Unsupported(f"OpenVINO cannot read {onnx.name}: {reason}") from err
+    openvino.save_model(
+        model,
+        str(directory / "openvino_model.xml"),
+        compress_to_fp16=plan.precision in ("fp16", "bf16"),
+    )
+    return {
+        "openvino": openvino.get_version().partition("-")[0],
+        "inference_precision": INFERENCE_PRECISION[plan.precision],
+    }

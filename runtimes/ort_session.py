@@ -1,0 +1,72 @@
+"""The ``onnx`` target: ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgessl.backend import Arrays, RuntimeOptions
+from edgessl.bundle import Manifest
+from edgessl.errors import BundleError, DeviceMismatch, RecipeError, require
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+
+
+class OrtBackend:
+    """One ``onnxruntime.InferenceSession``; its ``run`` is safe from many threads."""
+
+    def __init__(self, session: Any, outputs: list[str], facts: dict[str, Any]) -> None:
+        self._session = session
+        self._outputs = outputs
+        self._facts = facts
+
+    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        return dict(self._facts)
+
+    def close(self) -> None:
+        self._session = None
+
+
+def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -> OrtBackend:
+    """Open ``model.onnx``.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+        DeviceMismatch: the device that was asked for is not what would run.
+        BundleError: ONNX Runtime cannot load the file.
+    """
+    ort = require("onnxruntime", "onnx", "opening an onnx bundle")
+    device = options.device or "cpu"
+    if device not in _PROVIDERS:
+        raise RecipeError(f"device {device!r}: onnx bundles run on {' or '.join(_PROVIDERS)}.")
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3  # its warnings speak to ONNX Runtime's developers
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    path = directory / "model.onnx"
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=[_PROVIDERS[device]])
+    except Exception as err:  # its exception types live in a private module
+        reason = str(err).strip().splitlines()[0][:300]
+        raise BundleError(f"{path}: ONNX Runtime cannot open it: {reason}") from err
+    # get_providers() is the truth: an unusable GPU provider falls back to the CPU in silence.
+    running = session.get_providers()[0]
+    if running != _PROVIDERS[device]:
+        raise DeviceMismatch(
+            f"asked for device {device!r}, but ONNX Runtime would run on {running}. For NVIDIA "
+            "GPUs: pip uninstall onnxruntime && pip install onnxruntime-gpu; or use the CPU."
+        )
+    facts = {
+        "runtime": "onnxruntime",
+        "version": ort.__version__,
+        "device": running.removesuffix("ExecutionProvider"),
+        "threads": options.threads or "all cores",
+    }
+    return OrtBackend(session, [spec.name for spec in manifest.encoder.outputs], facts)
