@@ -48,7 +48,7 @@ def build(
     target: str,
     output: str | os.PathLike[str],
     *,
-    precision: str = "fp32",
+    precision: str | None = None,
     overwrite: bool = False,
     force: bool = False,
     **options: Any,
@@ -59,7 +59,8 @@ def build(
         model: a directory, a hub id, or a bundle that holds an ONNX.
         target: ``onnx``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
         output: the bundle's directory; written whole or not at all.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8`` (which needs ``calibration=``).
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8`` (which needs ``calibration=``); None is
+            fp32, or what a bundle given as *model* has.
         overwrite: replace a bundle that is there.
         force: write it even if its parity is outside its precision's bound.
         **options: the other fields of ``edgessl.recipe.Recipe``: ``pooling``, ``normalize``,

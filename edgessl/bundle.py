@@ -46,7 +46,7 @@ class Manifest:
 
     def dumps(self) -> str:
         """The text of manifest.json; its last field is a hash over all the others."""
-        data = asdict(self)
+        data = {"schema_version": self.schema_version, **asdict(self)}
         data["digest"] = _digest(data)
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
@@ -55,7 +55,7 @@ def variant_id(identity: dict[str, Any]) -> str:
     """A short name for the vector space that *identity* gives: 16 hex digits of its SHA-256.
 
     *identity* holds all that moves the vectors: weights, precision, pooling, normalisation,
-    preprocessing, and for quantized variants the target and the calibration data.
+    preprocessing, and for quantized variants the quantizer and the calibration data.
     """
     return hashlib.sha256(_canonical(identity)).hexdigest()[:16]
 
@@ -106,7 +106,14 @@ def read(directory: Path) -> Manifest:
         )
     if data.pop("digest", None) != _digest(data):
         raise BundleError(f"{path}: changed after it was written. Export or copy it again.")
-    return _from_json(data)
+    try:
+        return _from_json(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise BundleError(
+            f"{path}: not laid out as this edgessl expects ({err}). Use the edgessl that wrote it "
+            f"({data.get('provenance', {}).get('versions', {}).get('edgessl', 'unknown')}), or "
+            "export it again."
+        ) from err
 
 
 def check_files(directory: Path, manifest: Manifest) -> list[str]:

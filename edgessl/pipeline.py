@@ -43,7 +43,9 @@ class _Source:
     reference: list[parity.Batch]
     compute: dict[str, Any]
     write_onnx: Callable[[Path], None]
-    quantized: bool = False  # the ONNX is int8 already
+    # Of a bundle whose ONNX is carried over as it is: what it was called, and whether it is int8.
+    variant: str | None = None
+    quantized: bool = False
     calibration: dict[str, Any] | None = None
 
 
@@ -68,12 +70,14 @@ def build(
         EdgesslError: see ``edgessl.errors``; nothing is left at *output*.
     """
     row = target.get(recipe.target)
-    target.check_precision(row, recipe.precision)
+    recipe = replace(recipe, precision=recipe.precision or _own_precision(recipe.model))
+    precision = str(recipe.precision)
+    target.check_precision(row, precision)
     path = Path(output)
     staging.check_output(path, overwrite)
     for module in row.build_modules:
         require(module, row.extra, f"building for {row.key}")
-    if recipe.precision == "int8" and not recipe.calibration and not _is_int8(recipe.model):
+    if precision == "int8" and not recipe.calibration and _own_precision(recipe.model) != "int8":
         raise RecipeError(
             "--precision int8 needs --calibration: a few hundred real inputs (a text file with a "
             "text a line, a folder of images, or an .npy of images)."
@@ -95,7 +99,7 @@ def build(
         report(f"building for {row.key}")
         plan = BuildPlan(
             target=row.key,
-            precision=recipe.precision,
+            precision=precision,
             profiles=_profiles(source.spec),
             workspace_mb=recipe.workspace_mb,
             compute_capabilities=recipe.compute_capabilities,
@@ -107,13 +111,12 @@ def build(
             facts |= quantize(stage / row.quantizes)
         shutil.rmtree(work)
 
-        identity = _identity(source, recipe, calibration)
         manifest = Manifest(
             target=row.key,
-            precision=recipe.precision,
+            precision=precision,
             encoder=source.spec,
             provenance=replace(source.provenance, versions=_versions()),
-            variant=bundle.variant_id(identity),
+            variant=source.variant or bundle.variant_id(_identity(source, recipe, calibration)),
             recipe=_public(recipe, source),
             compatibility=facts,
             parity={},
@@ -211,7 +214,7 @@ def _open_checkpoint(recipe: Recipe, stage: Path) -> _Source:
             lambda inputs: run_encoder.forward(encoder, inputs),
         ),
         compute=run_encoder.compute(encoder),
-        write_onnx=lambda path: onnx_writer.write(encoder, path, recipe.precision),
+        write_onnx=lambda path: onnx_writer.write(encoder, path, str(recipe.precision)),
     )
 
 
@@ -265,6 +268,7 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> _Source:
         reference=parity.read(directory / bundle.REFERENCE),
         compute=manifest.compute,
         write_onnx=lambda path: _copy(onnx, path),
+        variant=manifest.variant if recipe.precision == manifest.precision else None,
         quantized=manifest.precision == "int8",
         calibration=manifest.calibration,
     )
@@ -274,9 +278,10 @@ def _copy(source: Path, destination: Path) -> None:
     shutil.copyfile(source, destination)
 
 
-def _is_int8(model: str) -> bool:
-    directory = Path(model)
-    return bundle.is_bundle(directory) and bundle.read(directory).precision == "int8"
+def _own_precision(model: str) -> str:
+    """What a bundle has; checkpoints are built in fp32 unless something else is asked for."""
+    directory = Path(model).expanduser()
+    return bundle.read(directory).precision if bundle.is_bundle(directory) else "fp32"
 
 
 def _calibration(
@@ -328,7 +333,8 @@ def _identity(
         "preprocessing": source.spec.to_json()["preprocessing"],
     }
     if calibration is not None:
-        identity |= {"target": recipe.target, "calibration": calibration["sha256"]}
+        row = target.get(recipe.target)
+        identity |= {"quantizer": row.quantizer, "calibration": calibration["sha256"]}
     return identity
 
 

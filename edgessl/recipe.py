@@ -37,7 +37,7 @@ _LAYOUT: dict[str, dict[str, str]] = {
 class Recipe:
     """What to build. None means: as the checkpoint says.
 
-    ``model``: a directory, a bundle that holds an ONNX, or a hub id (at ``revision``).
+    ``precision``: of a bundle its own, else fp32. ``model``: a directory, a bundle that holds an ONNX, or a hub id (at ``revision``).
     ``calibration``: for int8; a text file (a text a line), a folder of images, or an .npy/.npz
     of uint8 images ``(n, H, W, 3)``; ``samples`` of it are drawn with ``seed``.
     ``workspace_mb`` and ``compute_capabilities`` are for TensorRT engines.
@@ -45,7 +45,7 @@ class Recipe:
 
     model: str = ""
     target: str = ""
-    precision: str = "fp32"
+    precision: str | None = None
     revision: str | None = None
     pooling: str | None = None
     normalize: bool | None = None

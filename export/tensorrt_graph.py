@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from edgessl.errors import Unsupported
+from edgessl.export import onnx_graph
 
 _MATMULS = ("MatMul", "Gemm", "Conv")
 
@@ -21,17 +21,10 @@ def inspect(path: Path, precision: str) -> dict[str, Any]:
         Unsupported: not an ONNX file; or, for int8, a graph without Q/DQ or with Q/DQ that
             TensorRT would refuse (zero points that are not 0) or read wrongly (uint8).
     """
-    if importlib.util.find_spec("onnx") is None:
+    model = onnx_graph.load(path)
+    if model is None:
         return {}
-    import onnx
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as err:  # google.protobuf's DecodeError, which onnx does not export
-        raise Unsupported(f"{path.name}: not an ONNX file ({err}).") from err
-    facts: dict[str, Any] = {
-        "opset": max((int(o.version) for o in model.opset_import if not o.domain), default=0)
-    }
+    facts: dict[str, Any] = {"opset": onnx_graph.opset(model)}
     if precision == "int8":
         facts["int8_placement"] = _int8_placement(model, path.name)
     return facts
