@@ -4,6 +4,7 @@
     ├── RecipeError             2  an option, path or recipe that makes no sense
     ├── CheckpointError         2  a model directory that cannot be trusted or read
     ├── OutputError             2  the result cannot be written where it was asked for
+    ├── ParityError             1  the bundle does not say what the encoder said
     ├── MissingDependency       3  also an ImportError; says what to install
     ├── Unsupported             3  a model, target or precision edgessl does not do
     └── BundleError             4  a bundle that is damaged
@@ -37,6 +38,12 @@ class CheckpointError(EdgesslError):
 
 class OutputError(EdgesslError):
     """The output exists, cannot be written, or did not fit on the disk."""
+
+
+class ParityError(EdgesslError):
+    """The built bundle's outputs are outside the bound of its precision: a verdict."""
+
+    exit_code = 1
 
 
 class MissingDependency(EdgesslError, ImportError):

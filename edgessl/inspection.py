@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgessl import bundle, pipeline
+from edgessl import bundle, source
 from edgessl.recipe import Recipe
 
 
@@ -49,7 +49,7 @@ def _bundle(directory: Path) -> dict[str, Any]:
 def _model(path: str) -> dict[str, Any]:
     from edgessl.encoders import run
 
-    encoder = pipeline.load_encoder(Recipe(model=path))
+    encoder = source.load_encoder(Recipe(model=path))
     tensors = dict(encoder.module.backbone.named_parameters())  # type: ignore[union-attr]
     layers: Counter[str] = Counter()
     for name, parameter in tensors.items():

@@ -10,13 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edgessl import bundle, gpu, hub, parity, staging, target
-from edgessl.backend import Arrays, Backend, BuildPlan, Report, RuntimeOptions, silent
+from edgessl import bundle, gpu, parity, staging, target
+from edgessl.backend import Backend, BuildPlan, Report, RuntimeOptions, silent
 from edgessl.bundle import Manifest
-from edgessl.encoder import Encoder
-from edgessl.errors import BundleError, EdgesslError, RecipeError, Unsupported, require
+from edgessl.errors import ParityError, RecipeError, require
 from edgessl.recipe import Recipe
-from edgessl.spec import EncoderSpec, Provenance, TextSpec
+from edgessl.source import Source, open_source, own_precision, prepare_with
+from edgessl.spec import EncoderSpec, TextSpec
 
 _LIBRARIES = (
     "edgessl torch transformers onnx onnxscript nncf onnxruntime openvino tensorrt "
@@ -31,22 +31,6 @@ class Built:
     path: Path
     manifest: Manifest
     parity: parity.Parity
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What a checkpoint and a bundle both give: an ONNX on demand, and what travels with it."""
-
-    spec: EncoderSpec
-    provenance: Provenance
-    assets: Mapping[str, bytes]
-    reference: list[parity.Batch]
-    compute: dict[str, Any]
-    write_onnx: Callable[[Path], None]
-    # Of a bundle whose ONNX is carried over as it is: what it was called, and whether it is int8.
-    variant: str | None = None
-    quantized: bool = False
-    calibration: dict[str, Any] | None = None
 
 
 def build(
@@ -70,14 +54,14 @@ def build(
         EdgesslError: see ``edgessl.errors``; nothing is left at *output*.
     """
     row = target.get(recipe.target)
-    recipe = replace(recipe, precision=recipe.precision or _own_precision(recipe.model))
+    recipe = replace(recipe, precision=recipe.precision or own_precision(recipe.model))
     precision = str(recipe.precision)
     target.check_precision(row, precision)
     path = Path(output)
     staging.check_output(path, overwrite)
     for module in row.build_modules:
         require(module, row.extra, f"building for {row.key}")
-    if precision == "int8" and not recipe.calibration and _own_precision(recipe.model) != "int8":
+    if precision == "int8" and not recipe.calibration and own_precision(recipe.model) != "int8":
         raise RecipeError(
             "--precision int8 needs --calibration: a few hundred real inputs (a text file with a "
             "text a line, a folder of images, or an .npy of images)."
@@ -86,7 +70,7 @@ def build(
     with staging.staged(path, overwrite) as stage:
         work = stage / ".work"
         work.mkdir()
-        source = _open(recipe, stage)
+        source = open_source(recipe, stage, report)
         calibration, quantize = _calibration(recipe, row, source, stage)
 
         report("exporting to ONNX")
@@ -126,7 +110,7 @@ def build(
         report("checking parity with the fp32 encoder")
         result, ran = _parity(stage, manifest, source.reference)
         if not result.within and not force:
-            raise EdgesslError(
+            raise ParityError(
                 f"parity of {row.key} {recipe.precision} is outside its bound: {result}. The "
                 "bundle was not written; --force writes it all the same."
             )
@@ -173,119 +157,8 @@ def verify(path: Path, report: Report = silent) -> dict[str, Any]:
     }
 
 
-def _open(recipe: Recipe, stage: Path) -> _Source:
-    directory = Path(recipe.model).expanduser()
-    if bundle.is_bundle(directory):
-        return _open_bundle(directory, recipe, stage)
-    return _open_checkpoint(recipe, stage)
-
-
-def load_encoder(recipe: Recipe) -> Encoder:
-    """Load the checkpoint that *recipe* names, with torch: a directory or a hub id.
-
-    Raises:
-        EdgesslError: see ``edgessl.hub.resolve`` and ``edgessl.encoders.load``.
-    """
-    for module in ("torch", "transformers", "safetensors"):
-        require(module, "compress", "reading a checkpoint")
-    from edgessl import encoders
-
-    found = hub.resolve(recipe.model, recipe.revision)
-    options = encoders.LoadOptions(
-        recipe.pooling, recipe.normalize, recipe.features, recipe.max_length
-    )
-    return encoders.load(found.directory, options, Provenance(found.source, found.revision))
-
-
-def _open_checkpoint(recipe: Recipe, stage: Path) -> _Source:
-    encoder = load_encoder(recipe)
-    for module in ("onnx", "onnxscript"):
-        require(module, "compress", "exporting a checkpoint")
-    from edgessl.encoders import run as run_encoder
-    from edgessl.export import onnx_writer
-
-    return _Source(
-        spec=encoder.spec,
-        provenance=encoder.provenance,
-        assets=encoder.assets,
-        reference=parity.make_reference(
-            encoder.spec,
-            _prepare(encoder.assets, encoder.spec, stage),
-            lambda inputs: run_encoder.forward(encoder, inputs),
-        ),
-        compute=run_encoder.compute(encoder),
-        write_onnx=lambda path: onnx_writer.write(encoder, path, str(recipe.precision)),
-    )
-
-
-def _prepare(
-    assets: Mapping[str, bytes], spec: EncoderSpec, stage: Path
-) -> Callable[[list[Any]], Arrays]:
-    """The device's own preprocessing, reading *assets* from where the bundle will have them."""
-    from edgessl.runtimes import session
-
-    for name, content in assets.items():
-        (stage / name).write_bytes(content)
-    return session.open_preprocessor(stage, spec)
-
-
-def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> _Source:
-    """A bundle that holds an ONNX can be built for another target, on a device, without torch."""
-    manifest = bundle.read(directory)
-    problems = bundle.check_files(directory, manifest)
-    onnx = directory / "model.onnx"
-    if problems:
-        raise BundleError(f"{directory}: {problems[0]}. Copy or export it again.")
-    if not onnx.is_file():
-        raise Unsupported(
-            f"{str(directory)!r} is a bundle without an ONNX (target {manifest.target}), so "
-            "nothing else can be built from it. Export from the checkpoint."
-        )
-    for name in ("revision", "pooling", "normalize", "max_length"):
-        if getattr(recipe, name) is not None:
-            raise RecipeError(f"--{name.replace('_', '-')}: fixed in the bundle {directory}.")
-    if recipe.features and not manifest.encoder.has_features:
-        raise RecipeError(f"--features: the bundle {str(directory)!r} was exported without.")
-    converts = manifest.precision == "fp32" and (
-        recipe.precision == "int8" or recipe.target == "openvino"
-    )
-    if recipe.precision != manifest.precision and not converts:
-        raise Unsupported(
-            f"{str(directory)!r} holds {manifest.precision}; --target {recipe.target} --precision "
-            f"{recipe.precision} has to be exported from the checkpoint."
-        )
-    assets = {
-        name: (directory / name).read_bytes()
-        for name in manifest.files
-        if name.endswith(".json") and name != "build_plan.json"
-    }
-    for name, content in assets.items():
-        (stage / name).write_bytes(content)
-    return _Source(
-        spec=manifest.encoder,
-        provenance=manifest.provenance,
-        assets=assets,
-        reference=parity.read(directory / bundle.REFERENCE),
-        compute=manifest.compute,
-        write_onnx=lambda path: _copy(onnx, path),
-        variant=manifest.variant if recipe.precision == manifest.precision else None,
-        quantized=manifest.precision == "int8",
-        calibration=manifest.calibration,
-    )
-
-
-def _copy(source: Path, destination: Path) -> None:
-    shutil.copyfile(source, destination)
-
-
-def _own_precision(model: str) -> str:
-    """What a bundle has; checkpoints are built in fp32 unless something else is asked for."""
-    directory = Path(model).expanduser()
-    return bundle.read(directory).precision if bundle.is_bundle(directory) else "fp32"
-
-
 def _calibration(
-    recipe: Recipe, row: target.Target, source: _Source, stage: Path
+    recipe: Recipe, row: target.Target, source: Source, stage: Path
 ) -> tuple[dict[str, Any] | None, Callable[[Path], dict[str, Any]] | None]:
     """Calibration facts for the manifest, and what quantizes a file in place (None: nothing)."""
     if recipe.precision != "int8":
@@ -295,7 +168,7 @@ def _calibration(
     from edgessl.calibrate import data
 
     chosen = data.load(Path(str(recipe.calibration)), source.spec.task, recipe.samples, recipe.seed)
-    prepare = _prepare(source.assets, source.spec, stage)
+    prepare = prepare_with(source.assets, source.spec, stage)
     samples = [prepare([item]) for item in chosen.items]
     quantizer = target.resolve(row.quantizer)
     return chosen.to_json(), lambda path: quantizer(path, samples)
@@ -321,9 +194,7 @@ def _profiles(
     return profiles
 
 
-def _identity(
-    source: _Source, recipe: Recipe, calibration: dict[str, Any] | None
-) -> dict[str, Any]:
+def _identity(source: Source, recipe: Recipe, calibration: dict[str, Any] | None) -> dict[str, Any]:
     """All that moves the vectors; see docs/bundle.md."""
     identity: dict[str, Any] = {
         "weights": source.provenance.weights_sha256,
@@ -338,7 +209,7 @@ def _identity(
     return identity
 
 
-def _public(recipe: Recipe, source: _Source) -> dict[str, Any]:
+def _public(recipe: Recipe, source: Source) -> dict[str, Any]:
     """The resolved recipe, without the paths of the machine that built it."""
     data = recipe.to_json()
     data["model"] = source.provenance.source

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgessl import pipeline
+from edgessl import source
 from edgessl.backend import Arrays
 from edgessl.encoders import run
 from edgessl.recipe import Recipe
@@ -21,7 +21,7 @@ class TorchBackend:
     """fp32 torch on the CPU."""
 
     def __init__(self, model: Path) -> None:
-        self.encoder = pipeline.load_encoder(Recipe(model=str(model)))
+        self.encoder = source.load_encoder(Recipe(model=str(model)))
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
         return run.forward(self.encoder, dict(inputs))

@@ -1,0 +1,148 @@
+"""What a bundle is built from: a checkpoint (torch), or a bundle that holds an ONNX (no torch)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgessl import bundle, hub, parity
+from edgessl.backend import Arrays, Report, silent
+from edgessl.encoder import Encoder
+from edgessl.errors import BundleError, RecipeError, Unsupported, require
+from edgessl.recipe import Recipe
+from edgessl.spec import EncoderSpec, Provenance
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a checkpoint and a bundle both give: an ONNX on demand, and what travels with it."""
+
+    spec: EncoderSpec
+    provenance: Provenance
+    assets: Mapping[str, bytes]
+    reference: list[parity.Batch]
+    compute: dict[str, Any]
+    write_onnx: Callable[[Path], None]
+    # Of a bundle whose ONNX is carried over as it is: what it was called, and whether it is int8.
+    variant: str | None = None
+    quantized: bool = False
+    calibration: dict[str, Any] | None = None
+
+
+def open_source(recipe: Recipe, stage: Path, report: Report = silent) -> Source:
+    """Open what ``recipe.model`` names; its assets are written into *stage*.
+
+    Raises:
+        EdgesslError: see ``edgessl.errors``.
+    """
+    directory = Path(recipe.model).expanduser()
+    if bundle.is_bundle(directory):
+        return _open_bundle(directory, recipe, stage)
+    return _open_checkpoint(recipe, stage, report)
+
+
+def load_encoder(recipe: Recipe, report: Report = silent) -> Encoder:
+    """Load the checkpoint that *recipe* names, with torch: a directory or a hub id.
+
+    Raises:
+        EdgesslError: see ``edgessl.hub.resolve`` and ``edgessl.encoders.load``.
+    """
+    for module in ("torch", "transformers", "safetensors"):
+        require(module, "compress", "reading a checkpoint")
+    from edgessl import encoders
+
+    found = hub.resolve(recipe.model, recipe.revision, report)
+    options = encoders.LoadOptions(
+        recipe.pooling, recipe.normalize, recipe.features, recipe.max_length
+    )
+    return encoders.load(found.directory, options, Provenance(found.source, found.revision))
+
+
+def _open_checkpoint(recipe: Recipe, stage: Path, report: Report) -> Source:
+    encoder = load_encoder(recipe, report)
+    for module in ("onnx", "onnxscript"):
+        require(module, "compress", "exporting a checkpoint")
+    from edgessl.encoders import run as run_encoder
+    from edgessl.export import onnx_writer
+
+    return Source(
+        spec=encoder.spec,
+        provenance=encoder.provenance,
+        assets=encoder.assets,
+        reference=parity.make_reference(
+            encoder.spec,
+            prepare_with(encoder.assets, encoder.spec, stage),
+            lambda inputs: run_encoder.forward(encoder, inputs),
+        ),
+        compute=run_encoder.compute(encoder),
+        write_onnx=lambda path: onnx_writer.write(encoder, path, str(recipe.precision)),
+    )
+
+
+def prepare_with(
+    assets: Mapping[str, bytes], spec: EncoderSpec, stage: Path
+) -> Callable[[list[Any]], Arrays]:
+    """The device's own preprocessing, reading *assets* from where the bundle will have them."""
+    from edgessl.runtimes import session
+
+    for name, content in assets.items():
+        (stage / name).write_bytes(content)
+    return session.open_preprocessor(stage, spec)
+
+
+def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
+    """A bundle that holds an ONNX can be built for another target, on a device, without torch."""
+    manifest = bundle.read(directory)
+    problems = bundle.check_files(directory, manifest)
+    onnx = directory / "model.onnx"
+    if problems:
+        raise BundleError(f"{directory}: {problems[0]}. Copy or export it again.")
+    if not onnx.is_file():
+        raise Unsupported(
+            f"{str(directory)!r} is a bundle without an ONNX (target {manifest.target}), so "
+            "nothing else can be built from it. Export from the checkpoint."
+        )
+    for name in ("revision", "pooling", "normalize", "max_length"):
+        if getattr(recipe, name) is not None:
+            raise RecipeError(f"--{name.replace('_', '-')}: fixed in the bundle {directory}.")
+    if recipe.features and not manifest.encoder.has_features:
+        raise RecipeError(f"--features: the bundle {str(directory)!r} was exported without.")
+    converts = manifest.precision == "fp32" and (
+        recipe.precision == "int8" or recipe.target == "openvino"
+    )
+    if recipe.precision != manifest.precision and not converts:
+        raise Unsupported(
+            f"{str(directory)!r} holds {manifest.precision}; --target {recipe.target} --precision "
+            f"{recipe.precision} has to be exported from the checkpoint."
+        )
+    assets = {
+        name: (directory / name).read_bytes()
+        for name in manifest.files
+        if name.endswith(".json") and name != "build_plan.json"
+    }
+    for name, content in assets.items():
+        (stage / name).write_bytes(content)
+    return Source(
+        spec=manifest.encoder,
+        provenance=manifest.provenance,
+        assets=assets,
+        reference=parity.read(directory / bundle.REFERENCE),
+        compute=manifest.compute,
+        write_onnx=lambda path: _copy(onnx, path),
+        variant=manifest.variant if recipe.precision == manifest.precision else None,
+        quantized=manifest.precision == "int8",
+        calibration=manifest.calibration,
+    )
+
+
+def _copy(source: Path, destination: Path) -> None:
+    shutil.copyfile(source, destination)
+
+
+def own_precision(model: str) -> str:
+    """What a bundle has; checkpoints are built in fp32 unless something else is asked for."""
+    directory = Path(model).expanduser()
+    return bundle.read(directory).precision if bundle.is_bundle(directory) else "fp32"
