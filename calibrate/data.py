@@ -79,9 +79,12 @@ def _images(path: Path) -> Sequence[Any]:
             ".npy/.npz of uint8 (n, height, width, 3)."
         )
     try:
-        loaded = np.load(path, allow_pickle=False)
-        array = loaded if isinstance(loaded, np.ndarray) else loaded[_only(loaded.files, path)]
-    except (OSError, ValueError, EOFError) as err:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            array = loaded if isinstance(loaded, np.ndarray) else loaded[_only(loaded.files, path)]
+    except RecipeError:
+        raise
+    except Exception as err:  # zipfile, zlib and numpy raise a dozen unrelated types
         raise RecipeError(f"calibration data {str(path)!r} cannot be read: {err}") from err
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
         raise RecipeError(

@@ -110,9 +110,8 @@ def read(directory: Path) -> Manifest:
         return _from_json(data)
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise BundleError(
-            f"{path}: not laid out as this edgessl expects ({err}). Use the edgessl that wrote it "
-            f"({data.get('provenance', {}).get('versions', {}).get('edgessl', 'unknown')}), or "
-            "export it again."
+            f"{path}: not laid out as this edgessl expects ({err}). Use the edgessl that wrote "
+            "it, or export it again."
         ) from err
 
 

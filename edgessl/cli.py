@@ -3,47 +3,45 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgessl import __version__
-from edgessl.errors import EdgesslError, RecipeError, nearest
+from edgessl import __version__, console
+from edgessl.errors import RecipeError
 from edgessl.progress import Steps
 from edgessl.target import PRECISIONS, TARGETS
 
-INTERRUPTED = 130  # as a shell reports SIGINT
+if TYPE_CHECKING:
+    from edgessl.recipe import Recipe
+
+_EXAMPLES = """\b
+Examples:
+  edgessl export ./all-MiniLM-L6-v2 -t openvino -o minilm/
+  edgessl export sentence-transformers/all-MiniLM-L6-v2 -t onnx -o minilm/
+  edgessl export ./all-MiniLM-L6-v2 -t openvino -p int8 -c texts.txt -o minilm-int8/
+  edgessl export ./vit-mae -t tensorrt-rtx -p fp16 --compute-capability 8.6 -o mae/
+  edgessl export onnx-bundle/ -t tensorrt -o engine/     on the device, no torch
+  edgessl export --recipe recipe.toml -o bundle/ --json  the manifest on stdout
+
+Exit codes: 0 written, 1 parity out of bound, 2 wrong use, 3 something missing
+or unsupported, 4 a damaged bundle."""
 
 
-class _Commands(click.Group):
-    """A group that names the nearest command when one is misspelt."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            names = self.list_commands(ctx)
-            raise click.UsageError(
-                f"no such command {args[0]!r}.{nearest(args[0], names)} "
-                f"Commands: {', '.join(names)}."
-            )
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=console.Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgessl")
 def cli() -> None:
     """Small, fast, verified encoders for devices: ONNX Runtime, OpenVINO, TensorRT."""
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+_quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 
 
-@cli.command()
+@cli.command(short_help="Make a bundle of a model, checked against it.", epilog=_EXAMPLES)
 @click.argument("model", required=False)
 @click.option("--target", "-t", help=f"Where it will run: {', '.join(TARGETS)}.")
 @click.option(
@@ -53,7 +51,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON 
     type=click.Path(path_type=Path),
     help="The bundle's directory; written whole or not at all.",
 )
-@click.option("--precision", "-p", help=f"{', '.join(PRECISIONS)}.  [default: fp32]")
+@click.option(
+    "--precision", "-p", help=f"{', '.join(PRECISIONS)}.  [default: fp32; a bundle's own]"
+)
 @click.option(
     "--calibration",
     "-c",
@@ -88,7 +88,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON 
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--force", is_flag=True, help="Write it even if parity is outside its bound.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+@_quiet_option
 @_json_option
 def export(
     recipe_path: Path | None,
@@ -99,8 +99,9 @@ def export(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Export MODEL (a directory, a hub id, or a bundle with an ONNX) as a bundle.
+    """Export MODEL as a bundle: a directory that a device runs without torch.
 
+    MODEL is a directory in the Hugging Face layout, a hub id, or a bundle that holds an ONNX.
     The bundle is compared with the fp32 model, through the runtime it is for, before it is
     written.
     """
@@ -113,6 +114,7 @@ def export(
     for name, example in (("model", "a directory or hub id"), ("target", "--target openvino")):
         if not getattr(recipe, name):
             raise RecipeError(f"no {name} given: pass {example}, or name it in a recipe.")
+    _check_flags(given, recipe)
     with Steps(quiet) as steps:
         built = pipeline.build(recipe, output, overwrite=overwrite, force=force, report=steps)
     manifest = built.manifest
@@ -142,9 +144,26 @@ def export(
     return 0
 
 
-@cli.command()
+def _check_flags(given: dict[str, Any], recipe: Recipe) -> None:
+    """Refuse flags that would do nothing: who gives one expects something of it."""
+    from edgessl.source import own_precision
+
+    precision = recipe.precision or own_precision(recipe.model)
+    for name in ("calibration", "samples", "seed"):
+        if name in given and precision != "int8":
+            raise RecipeError(f"--{name} is for int8, but this is {precision}: add -p int8.")
+    engines = [row.key for row in TARGETS.values() if row.needs_gpu]
+    for name, flag in (
+        ("compute_capabilities", "--compute-capability"),
+        ("workspace_mb", "--workspace-mb"),
+    ):
+        if name in given and recipe.target in TARGETS and recipe.target not in engines:
+            raise RecipeError(f"{flag} is for --target {'|'.join(engines)}, not {recipe.target}.")
+
+
+@cli.command(short_help="Check a bundle: its files, this device, its vectors.")
 @click.argument("path", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+@_quiet_option
 @_json_option
 def verify(path: Path, quiet: bool, as_json: bool) -> int:
     """Check BUNDLE: every file's hash, this device, and parity with its reference.
@@ -180,45 +199,42 @@ def verify(path: Path, quiet: bool, as_json: bool) -> int:
 
 
 @cli.command()
+@_quiet_option
 @_json_option
-def info(as_json: bool) -> int:
+def info(quiet: bool, as_json: bool) -> int:
     """What this machine can do, and what to install for the rest."""
     from edgessl import info as facts
 
-    found = facts.collect()
+    with Steps(quiet) as steps:
+        steps("trying the libraries that are installed here")
+        found = facts.collect()
     click.echo(json.dumps(found, indent=2) if as_json else facts.render(found))
     return 0
 
 
-@cli.command()
+@cli.command(short_help="Layers, parameters, FLOPs, precision, provenance.")
 @click.argument("path", metavar="MODEL|BUNDLE")
 @click.option("--layers", is_flag=True, help="One row a layer.")
+@_quiet_option
 @_json_option
-def inspect(path: str, layers: bool, as_json: bool) -> int:
-    """Layers, parameters, FLOPs, size, precision per layer and provenance of MODEL or BUNDLE."""
+def inspect(path: str, layers: bool, quiet: bool, as_json: bool) -> int:
+    """Layers, parameters, FLOPs, size, precision per layer and provenance.
+
+    MODEL (a directory or a hub id) is loaded with torch; BUNDLE is read with onnx or openvino.
+    """
     from edgessl import inspection
 
-    found = inspection.inspect(path)
+    with Steps(quiet) as steps:
+        found = inspection.inspect(path, report=steps)
     click.echo(json.dumps(found, indent=2) if as_json else inspection.render(found, layers))
     return 0
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's mistake is one line on stderr."""
-    try:
-        result = cli.main(args=arguments, prog_name="edgessl", standalone_mode=False)
-        return int(result or 0)
-    except click.exceptions.Abort:
-        click.echo("interrupted: nothing was written", err=True)
-        return INTERRUPTED
-    except click.ClickException as err:
-        err.show()
-        return err.exit_code
-    except EdgesslError as err:
-        click.echo(f"error: {err}", err=True)
-        return err.exit_code
+    return console.run(cli, arguments)
 
 
 def main() -> None:
     """The ``edgessl`` command."""
-    sys.exit(run())
+    console.main(cli)

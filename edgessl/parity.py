@@ -157,7 +157,7 @@ def read(path: Path) -> list[Batch]:
     """
     batches: dict[int, Batch] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             for key in arrays.files:
                 number, kind, *rest = key.split("/")
                 batch = batches.setdefault(int(number), Batch([], {}, {}))
@@ -167,7 +167,7 @@ def read(path: Path) -> list[Batch]:
                     batch.items.append(arrays[key])
                 else:
                     {"in": batch.inputs, "out": batch.outputs}[kind][rest[0]] = arrays[key]
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as err:
+    except Exception as err:  # zipfile, zlib and numpy raise a dozen unrelated types
         raise BundleError(f"{path}: damaged or missing ({err}). Export the bundle again.") from err
     return [batches[number] for number in sorted(batches)]
 

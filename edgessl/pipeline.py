@@ -17,6 +17,7 @@ from edgessl.errors import ParityError, RecipeError, require
 from edgessl.recipe import Recipe
 from edgessl.source import Source, open_source, own_precision, prepare_with
 from edgessl.spec import EncoderSpec, TextSpec
+from edgessl.write_errors import native_writers
 
 _LIBRARIES = (
     "edgessl torch transformers onnx onnxscript nncf onnxruntime openvino tensorrt "
@@ -61,13 +62,20 @@ def build(
     staging.check_output(path, overwrite)
     for module in row.build_modules:
         require(module, row.extra, f"building for {row.key}")
-    if precision == "int8" and not recipe.calibration and own_precision(recipe.model) != "int8":
+    quantizes = precision == "int8" and own_precision(recipe.model) != "int8"
+    if quantizes and not recipe.calibration:
         raise RecipeError(
             "--precision int8 needs --calibration: a few hundred real inputs (a text file with a "
             "text a line, a folder of images, or an .npy of images)."
         )
+    if quantizes:  # what can be known before the long work
+        if not Path(str(recipe.calibration)).exists():
+            raise RecipeError(f"calibration data {recipe.calibration!r}: no such file or folder.")
+        # NNCF would tell its makers over the network of each use; edgessl's user was not asked.
+        os.environ.setdefault("NNCF_CI", "1")
+        require("nncf", "compress", "int8 quantization")
     report(f"loading {recipe.model}")
-    with staging.staged(path, overwrite) as stage:
+    with staging.staged(path, overwrite) as stage, native_writers(stage):
         work = stage / ".work"
         work.mkdir()
         source = open_source(recipe, stage, report)

@@ -17,7 +17,16 @@ else:
 # TOML section -> key -> field of Recipe
 _LAYOUT: dict[str, dict[str, str]] = {
     "encoder": {
-        key: key for key in ("model", "revision", "pooling", "normalize", "features", "max_length")
+        key: key
+        for key in (
+            "model",
+            "revision",
+            "pooling",
+            "normalize",
+            "features",
+            "max_length",
+            "image_size",
+        )
     },
     "quantize": {
         "precision": "precision",
@@ -37,8 +46,9 @@ _LAYOUT: dict[str, dict[str, str]] = {
 class Recipe:
     """What to build. None means: as the checkpoint says.
 
-    ``precision``: of a bundle its own, else fp32. ``model``: a directory, a bundle that holds an ONNX, or a hub id (at ``revision``).
-    ``calibration``: for int8; a text file (a text a line), a folder of images, or an .npy/.npz
+    ``precision``: of a bundle its own, else fp32. ``model``: a directory, a bundle that holds an
+    ONNX, or a hub id (at ``revision``).
+    ``image_size``: height and width in pixels. ``calibration``: for int8; a text file (a text a line), a folder of images, or an .npy/.npz
     of uint8 images ``(n, H, W, 3)``; ``samples`` of it are drawn with ``seed``.
     ``workspace_mb`` and ``compute_capabilities`` are for TensorRT engines.
     """
@@ -51,6 +61,7 @@ class Recipe:
     normalize: bool | None = None
     features: bool = False
     max_length: int | None = None
+    image_size: tuple[int, int] | None = None
     calibration: str | None = None
     samples: int = 300
     seed: int = 0
@@ -58,7 +69,7 @@ class Recipe:
     compute_capabilities: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "compute_capabilities": list(self.compute_capabilities)}
 
 
 def read(path: Path) -> Recipe:
@@ -69,9 +80,13 @@ def read(path: Path) -> Recipe:
             value of the wrong type.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise RecipeError(f"recipe {str(path)!r}: {err}") from err
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as err:
+        raise RecipeError(f"recipe {str(path)!r}: {err.strerror or err}.") from err
+    except UnicodeDecodeError as err:
+        raise RecipeError(f"recipe {str(path)!r} is not UTF-8 text (byte {err.start}).") from err
+    except tomllib.TOMLDecodeError as err:
+        raise RecipeError(f"recipe {str(path)!r} is not TOML: {err}.") from err
     types = {field.name: str(field.type) for field in fields(Recipe)}
     values: dict[str, Any] = {}
     for section, content in data.items():
@@ -89,16 +104,38 @@ def read(path: Path) -> Recipe:
             name = _LAYOUT[section][key]
             values[name] = _checked(value, types[name], f"{path}: {key} in [{section}]")
     for name in ("model", "calibration"):
-        if name in values and (path.parent / values[name]).exists():
+        if values.get(name) and (path.parent / values[name]).exists():
             values[name] = str(path.parent / values[name])
     return replace(Recipe(), **values)
 
 
+def image_size(value: Any, where: str) -> tuple[int, int]:
+    """Height and width of 224, [224, 192], "224" or "224x192".
+
+    Raises:
+        RecipeError: anything else; *where* says whose it is.
+    """
+    parts = value.split("x") if isinstance(value, str) else value
+    sides = [parts, parts] if isinstance(parts, int) else parts
+    try:
+        numbers = [int(side) for side in sides]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 2
+    if len(numbers) != 2 or min(numbers) < 1:
+        raise RecipeError(f"{where} is {value!r}; it should be pixels: 224, or 224x192 (h x w).")
+    return numbers[0], numbers[1]
+
+
 def _checked(value: Any, kind: str, where: str) -> Any:
     """*value* if it has the type that *kind* (an annotation of Recipe) asks for."""
+    if kind.startswith("tuple[int, int]"):
+        return image_size(value, where)
     if kind.startswith("tuple") and isinstance(value, list):
         return tuple(str(item) for item in value)
-    wanted = {"str": str, "int": int, "bool": bool}.get(kind.partition(" ")[0])
-    if wanted is None or type(value) is not wanted:
-        raise RecipeError(f"{where} is {value!r}, which should be: {kind.partition(' ')[0]}.")
+    names = {"str": "a string", "int": "a whole number", "bool": "true or false"}
+    wanted = kind.partition(" ")[0]
+    if type(value).__name__ != wanted:
+        raise RecipeError(f"{where} is {value!r}; it should be {names.get(wanted, 'a list')}.")
     return value

@@ -11,7 +11,7 @@ from typing import Any
 from edgessl import bundle, hub, parity
 from edgessl.backend import Arrays, Report, silent
 from edgessl.encoder import Encoder
-from edgessl.errors import BundleError, RecipeError, Unsupported, require
+from edgessl.errors import BundleError, CheckpointError, RecipeError, Unsupported, require
 from edgessl.recipe import Recipe
 from edgessl.spec import EncoderSpec, Provenance
 
@@ -56,7 +56,11 @@ def load_encoder(recipe: Recipe, report: Report = silent) -> Encoder:
 
     found = hub.resolve(recipe.model, recipe.revision, report)
     options = encoders.LoadOptions(
-        recipe.pooling, recipe.normalize, recipe.features, recipe.max_length
+        recipe.pooling,
+        recipe.normalize,
+        recipe.features,
+        recipe.max_length,
+        recipe.image_size,
     )
     return encoders.load(found.directory, options, Provenance(found.source, found.revision))
 
@@ -68,13 +72,20 @@ def _open_checkpoint(recipe: Recipe, stage: Path, report: Report) -> Source:
     from edgessl.encoders import run as run_encoder
     from edgessl.export import onnx_writer
 
+    try:
+        prepare = prepare_with(encoder.assets, encoder.spec, stage)
+    except BundleError as err:  # it is not a bundle yet: the checkpoint's file is what is wrong
+        text = str(err).replace(f"{stage}/", "").partition(". ")[0]
+        raise CheckpointError(
+            f"{encoder.provenance.source}: {text.replace('the manifest', 'config.json')}."
+        ) from err
     return Source(
         spec=encoder.spec,
         provenance=encoder.provenance,
         assets=encoder.assets,
         reference=parity.make_reference(
             encoder.spec,
-            prepare_with(encoder.assets, encoder.spec, stage),
+            prepare,
             lambda inputs: run_encoder.forward(encoder, inputs),
         ),
         compute=run_encoder.compute(encoder),
@@ -105,7 +116,7 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
             f"{str(directory)!r} is a bundle without an ONNX (target {manifest.target}), so "
             "nothing else can be built from it. Export from the checkpoint."
         )
-    for name in ("revision", "pooling", "normalize", "max_length"):
+    for name in ("revision", "pooling", "normalize", "max_length", "image_size"):
         if getattr(recipe, name) is not None:
             raise RecipeError(f"--{name.replace('_', '-')}: fixed in the bundle {directory}.")
     if recipe.features and not manifest.encoder.has_features:

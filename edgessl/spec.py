@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Task = Literal["text", "image"]
 TASKS: tuple[Task, ...] = ("text", "image")
-POOLINGS = ("cls", "mean", "max", "none")
+POOLINGS = ("cls", "mean", "max", "pooler", "none")
 
 VECTOR_NAMES: dict[str, str] = {"text": "sentence_embedding", "image": "image_embedding"}
 FEATURES_NAME = "last_hidden_state"

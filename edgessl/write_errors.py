@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -26,7 +28,8 @@ def explain(err: OSError, directory: Path, output: Path) -> str:
     """One line for a person; *directory* holds what was written so far for *output*."""
     if err.errno not in (errno.ENOSPC, None):
         # not the staging directory's own name: it is gone by the time anyone reads this
-        named = str(err.filename or "").replace(str(directory), str(output))
+        # (of a copy, the copy: the second name)
+        named = str(err.filename2 or err.filename or "").replace(str(directory), str(output))
         place = f" ({named})" if named else ""
         return f"cannot write {output}: {err.strerror or err}{place}; nothing was written."
     used = sum(p.lstat().st_blocks * 512 for p in directory.rglob("*") if not p.is_dir())
@@ -38,6 +41,28 @@ def explain(err: OSError, directory: Path, output: Path) -> str:
         f"no space left on {_mount_point(where)} while writing {output} (needs more than the "
         f"{free / 1e6:.1f} MB free there); nothing was written. Make room, or name another output."
     )
+
+
+@contextmanager
+def native_writers(directory: Path) -> Iterator[None]:
+    """Inside the block, what C++ libraries say of a full disk becomes an ``OSError``.
+
+    They stop at some failing stream ("iostream error"), or later at the file that it cut short.
+
+    Raises:
+        OSError: an error came while the disk of *directory*, or that of temporary files, was
+            full, or when a stream failed.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as err:
+        if min(_free(directory), _free(Path(tempfile.gettempdir()))) < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from err
+        if "iostream error" in str(err):
+            raise OSError(errno.EIO, "a file cannot be written", str(directory)) from err
+        raise
 
 
 def _free(directory: Path) -> int:

@@ -10,17 +10,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import onnx
-import onnx.version_converter
 import torch
 
 from edgessl.encoder import Encoder
 from edgessl.errors import Unsupported
-
-# The newest opset that every TensorRT from 8.6 on reads; ONNX Runtime and OpenVINO run its
-# graphs as fast as those of later ones. torch writes 18 and its own way down stumbles over
-# reductions, so onnx converts.
-OPSET = 17
-_TORCH_OPSET = 18
+from edgessl.export import opset
 
 # What a graph computes in. int8 starts from fp32: quantization comes after the export.
 DTYPES = {
@@ -83,7 +77,7 @@ def write(encoder: Encoder, path: Path, precision: str) -> None:
                 (),
                 kwargs=example_inputs(encoder),
                 dynamo=True,
-                opset_version=_TORCH_OPSET,
+                opset_version=opset.TORCH_OPSET,
                 input_names=names,
                 output_names=[spec.name for spec in encoder.spec.outputs],
                 dynamic_shapes=shapes,
@@ -96,22 +90,10 @@ def write(encoder: Encoder, path: Path, precision: str) -> None:
     except Exception as err:  # torch.onnx raises a dozen unrelated types
         reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
         raise Unsupported(f"{encoder.provenance.source}: torch cannot export it: {reason}") from err
-    model = _convert(onnx.load(str(path)))
+    model = onnx.load(str(path))
+    opset.lower(model)
     _strip(model)
     onnx.save(model, str(path))
-
-
-def _convert(model: onnx.ModelProto) -> onnx.ModelProto:
-    """*model* at ``OPSET``."""
-    converted = onnx.version_converter.convert_version(model, OPSET)
-    for node in converted.graph.node:
-        # The converter turns the axes input of opset 18's reductions into an attribute and
-        # leaves the attribute that came with the input, which no runtime accepts there.
-        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
-            stale = [a for a in node.attribute if a.name == "noop_with_empty_axes"]
-            for attribute in stale:
-                node.attribute.remove(attribute)
-    return converted
 
 
 def _strip(model: onnx.ModelProto) -> None:

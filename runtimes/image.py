@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgessl import image_config
 from edgessl.errors import BundleError, RecipeError, Unsupported
-from edgessl.runtimes import image_config
-from edgessl.runtimes.image_config import ImageConfig
+from edgessl.image_config import ImageConfig
 from edgessl.spec import ImageSpec
 
 Pixels = npt.NDArray[np.float32]

@@ -55,11 +55,12 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
 
     Raises:
         MissingDependency: openvino is not installed.
+        RecipeError: a device that this target does not know.
         DeviceMismatch: the device that was asked for is not in this machine.
         BundleError: OpenVINO cannot load the file.
     """
     openvino = require("openvino", "openvino", "opening an openvino bundle")
-    device = options.device or "cpu"
+    device = "cpu" if options.device is None else options.device
     if device not in _DEVICES:
         raise RecipeError(f"device {device!r}: openvino bundles run on {' or '.join(_DEVICES)}.")
     core = openvino.Core()

@@ -39,30 +39,31 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
 
     Raises:
         MissingDependency: onnxruntime is not installed.
+        RecipeError: a device that this target does not know.
         DeviceMismatch: the device that was asked for is not what would run.
         BundleError: ONNX Runtime cannot load the file.
     """
     ort = require("onnxruntime", "onnx", "opening an onnx bundle")
-    device = options.device or "cpu"
+    device = "cpu" if options.device is None else options.device
     if device not in _PROVIDERS:
         raise RecipeError(f"device {device!r}: onnx bundles run on {' or '.join(_PROVIDERS)}.")
+    wanted = _PROVIDERS[device]
+    if wanted not in ort.get_available_providers():
+        raise _not_here(device, "has no such provider")
     settings = ort.SessionOptions()
     settings.log_severity_level = 3  # its warnings speak to ONNX Runtime's developers
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     path = directory / "model.onnx"
     try:
-        session = ort.InferenceSession(str(path), settings, providers=[_PROVIDERS[device]])
+        session = ort.InferenceSession(str(path), settings, providers=[wanted])
     except Exception as err:  # its exception types live in a private module
         reason = str(err).strip().splitlines()[0][:300]
         raise BundleError(f"{path}: ONNX Runtime cannot open it: {reason}") from err
     # get_providers() is the truth: an unusable GPU provider falls back to the CPU in silence.
     running = session.get_providers()[0]
-    if running != _PROVIDERS[device]:
-        raise DeviceMismatch(
-            f"asked for device {device!r}, but ONNX Runtime would run on {running}. For NVIDIA "
-            "GPUs: pip uninstall onnxruntime && pip install onnxruntime-gpu; or use the CPU."
-        )
+    if running != wanted:
+        raise _not_here(device, f"would run on {running}")
     facts = {
         "runtime": "onnxruntime",
         "version": ort.__version__,
@@ -70,3 +71,10 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
         "threads": options.threads or "all cores",
     }
     return OrtBackend(session, [spec.name for spec in manifest.encoder.outputs], facts)
+
+
+def _not_here(device: str, why: str) -> DeviceMismatch:
+    return DeviceMismatch(
+        f"asked for device {device!r}, but ONNX Runtime {why}. For NVIDIA GPUs: pip uninstall "
+        "onnxruntime && pip install onnxruntime-gpu; or use the CPU."
+    )

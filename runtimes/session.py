@@ -38,11 +38,14 @@ def load(
         threads: threads inside one inference; None leaves it to the runtime library.
 
     Raises:
+        RecipeError: a device that this target does not know, or *threads* below 1.
         BundleError: not a bundle, or a damaged one (sizes are checked here; ``edgessl verify``
             checks every byte).
         DeviceMismatch: a sound bundle that this device cannot run.
         MissingDependency: the target's runtime library is not installed.
     """
+    if threads is not None and threads < 1:
+        raise RecipeError(f"threads must be at least 1, not {threads}.")
     directory = Path(path)
     manifest = bundle.read(directory)
     for name, entry in manifest.files.items():
@@ -110,6 +113,7 @@ class Session:
                 "this bundle has no pooling, so it gives features, not vectors: use "
                 "session.features(items), or export with --pooling cls|mean|max."
             )
+        _check_list(items)
         (width,) = (s.shape[1] for s in self.manifest.encoder.outputs if s.name == name)
         vectors = np.empty((len(items), int(width)), np.float32)
         for rows, _, outputs in self._batches(items):
@@ -124,6 +128,7 @@ class Session:
         """
         if not self.manifest.encoder.has_features:
             raise Unsupported("this bundle has no features: export with --features.")
+        _check_list(items)
         features: list[Vectors] = [np.empty((0, 0), np.float32)] * len(items)
         for rows, inputs, outputs in self._batches(items):
             hidden = outputs[FEATURES_NAME]
@@ -144,11 +149,13 @@ class Session:
         """Run the graph on ready inputs, one batch: names, dtypes and shapes as the manifest says.
 
         Raises:
-            RecipeError: a missing or unknown input, or one of the wrong dtype or rank.
+            RecipeError: a missing or unknown input, one of the wrong dtype or shape, inputs of
+                different sizes, or texts longer than the bundle takes.
         """
         specs = {spec.name: spec for spec in self.manifest.encoder.inputs}
         if set(inputs) != set(specs):
             raise RecipeError(f"inputs are {sorted(inputs)}, this bundle takes {sorted(specs)}.")
+        sizes: dict[str, int] = {}
         for name, array in inputs.items():
             spec = specs[name]
             fits = array.ndim == len(spec.shape) and all(
@@ -160,6 +167,19 @@ class Session:
                     f"{name} is {array.dtype} {array.shape}, "
                     f"this bundle takes {spec.dtype} {spec.shape}."
                 )
+            for axis, size in zip(spec.shape, array.shape, strict=True):
+                if isinstance(axis, str) and sizes.setdefault(axis, size) != size:
+                    raise RecipeError(
+                        f"the inputs differ in their {axis}: {name} has {size}, "
+                        f"another input {sizes[axis]}."
+                    )
+        prepared = self.manifest.encoder.preprocessing
+        # Beyond its position table a graph fails or, on some runtimes, says nonsense in silence.
+        if isinstance(prepared, TextSpec) and sizes.get("sequence", 0) > prepared.max_length:
+            raise RecipeError(
+                f"the inputs have {sizes['sequence']} tokens a text, this bundle takes at most "
+                f"{prepared.max_length}."
+            )
         return self._backend.run(inputs)
 
     def describe(self) -> dict[str, Any]:
@@ -183,8 +203,6 @@ class Session:
 
     def _batches(self, items: Sequence[Any] | npt.NDArray[np.generic]) -> Any:
         """Yield (rows, inputs, outputs) until every item has been through the graph."""
-        if isinstance(items, (str, bytes, os.PathLike)) or not hasattr(items, "__len__"):
-            raise RecipeError("embed takes a list: embed([item]), not embed(item).")
         prepare = self.preprocessor
         if isinstance(prepare, TextPreprocessor):
             encodings = prepare.encode(list(items))
@@ -196,6 +214,12 @@ class Session:
             rows = list(range(start, min(start + BATCH_ITEMS, len(items))))
             images = {"pixel_values": prepare(items[start : start + BATCH_ITEMS], first=start)}
             yield rows, images, self._backend.run(images)
+
+
+def _check_list(items: object) -> None:
+    listed = hasattr(items, "__len__") and hasattr(items, "__getitem__")
+    if not listed or isinstance(items, (str, bytes, Mapping)):
+        raise RecipeError("a session takes a list: embed([item]), not embed(item).")
 
 
 def token_batches(

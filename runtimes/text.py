@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, normalizers
 
+from edgessl import assets
 from edgessl.errors import BundleError, RecipeError
-from edgessl.runtimes import assets
 from edgessl.spec import TextSpec
 
 TokenIds = npt.NDArray[np.int64]

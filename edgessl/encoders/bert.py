@@ -60,7 +60,7 @@ def load(
 
     if config.get("is_decoder"):
         raise Unsupported(f"{source.source}: config.json says is_decoder; edgessl takes encoders.")
-    layout = sentence_transformers.read(directory)
+    layout = sentence_transformers.read(directory, options.pooling)
     weights = checkpoint.find_weights(layout.transformer)
     checkpoint.check_weights(weights)
     backbone: Any = checkpoint.load_module(
@@ -75,7 +75,7 @@ def load(
             f"{source.source}: the tokenizer has {vocabulary} tokens, the model's table only "
             f"{shape.vocab_size}: tokenizer and weights are not of the same model."
         )
-    pooling = options.pooling or layout.pooling or "mean"
+    pooling = layout.pooling or "mean"
     normalized = layout.normalize if options.normalize is None else options.normalize
     axes = ("batch", "sequence")
     spec = EncoderSpec(
@@ -133,6 +133,13 @@ def _tokenizer(directory: Path) -> tuple[dict[str, bytes], int, int]:
             f"{directory.name}: its tokenizer cannot be read ({first_line(err)}). The directory "
             "needs tokenizer.json, or the vocabulary files of its tokenizer."
         ) from err
+    # Without any of its files the library makes a tokenizer that knows no words, and says nothing.
+    files = set(tokenizer.vocab_files_names.values())
+    if not any((directory / name).is_file() for name in files):
+        raise CheckpointError(
+            f"{directory.name} has no tokenizer: none of {', '.join(sorted(files))}. Save it beside "
+            "the weights: tokenizer.save_pretrained(DIRECTORY)."
+        )
     if not tokenizer.is_fast:
         raise Unsupported(
             f"{directory.name}: its tokenizer ({type(tokenizer).__name__}) exists only in Python "

@@ -11,18 +11,24 @@ from edgessl.spec import Task
 class Family:
     """A family is what a Hugging Face ``model_type`` says a checkpoint is.
 
-    ``loader`` names a function ``(directory, options, family) -> LoadedEncoder``.
-    ``position_offset``: how many rows of the position table no token can use (RoBERTa counts
-    positions from ``pad_token_id + 1``).
+    ``loader`` names a function ``(directory, config, family, options, source) -> Encoder``.
+    ``pooling`` is what makes the vector where neither the user nor the checkpoint says:
+    ``pooler`` is the model's own pooled output.
+    ``position_offset``: how many rows of a text encoder's position table no token can use
+    (RoBERTa counts positions from ``pad_token_id + 1``).
+    ``prefix``: how many tokens an image encoder has before its patches, registers not counted.
     """
 
     model_type: str
     task: Task
     loader: str
+    pooling: str = "mean"
     position_offset: int = 0
+    prefix: int = 1
 
 
 _TEXT = "edgessl.encoders.bert:load"
+_IMAGE = "edgessl.encoders.vision:load"
 
 FAMILIES: dict[str, Family] = {
     row.model_type: row
@@ -36,5 +42,21 @@ FAMILIES: dict[str, Family] = {
         Family("electra", "text", _TEXT),
         Family("albert", "text", _TEXT),
         Family("vit_mae", "image", "edgessl.encoders.vit_mae:load"),
+        Family("vit", "image", _IMAGE, "cls"),
+        Family("deit", "image", _IMAGE, "cls", prefix=2),
+        Family("beit", "image", _IMAGE, "pooler"),
+        Family("data2vec-vision", "image", _IMAGE, "mean"),
+        Family("dinov2", "image", _IMAGE, "cls"),
+        Family("dinov2_with_registers", "image", _IMAGE, "cls"),
+        Family("dinov3_vit", "image", _IMAGE, "cls"),
+        Family("dinov3_convnext", "image", _IMAGE, "pooler"),
+        Family("ijepa", "image", _IMAGE, "mean", prefix=0),
+        Family("vit_msn", "image", _IMAGE, "cls"),
+        Family("clip_vision_model", "image", _IMAGE, "pooler"),
+        Family("siglip_vision_model", "image", _IMAGE, "pooler", prefix=0),
+        Family("hiera", "image", _IMAGE, "pooler", prefix=0),
+        Family("swin", "image", _IMAGE, "pooler", prefix=0),
+        Family("convnextv2", "image", _IMAGE, "pooler", prefix=0),
+        Family("resnet", "image", _IMAGE, "pooler", prefix=0),
     )
 }

@@ -5,15 +5,18 @@ from __future__ import annotations
 import torch
 
 
-def pool(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: str) -> torch.Tensor:
+def pool(
+    hidden: torch.Tensor, mask: torch.Tensor | None, pooling: str, prefix: int = 1
+) -> torch.Tensor:
     """Pool token features to one vector.
 
     Args:
-        hidden: ``(batch, tokens, dim)`` float32; the class token comes first.
-        mask: ``(batch, tokens)``, 1 for real tokens; None for images, whose tokens are all
-            real and whose class token takes no part in ``mean`` and ``max``.
+        hidden: ``(batch, tokens, dim)`` float32.
+        mask: ``(batch, tokens)``, 1 for real tokens; None for images, whose tokens are all real.
         pooling: ``cls``, ``mean`` or ``max``; for texts the sentence-transformers definitions
             (Reimers & Gurevych, 2019), special tokens included.
+        prefix: images only: how many tokens before the patches (class, distillation, registers)
+            take no part in ``mean`` and ``max``.
 
     Returns:
         ``(batch, dim)`` float32.
@@ -21,7 +24,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: str) -> torch
     if pooling == "cls":
         return hidden[:, 0]
     if mask is None:
-        patches = hidden[:, 1:]
+        patches = hidden[:, prefix:]
         return patches.mean(dim=1) if pooling == "mean" else patches.amax(dim=1)
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     if pooling == "mean":
@@ -40,16 +43,26 @@ def normalize(vector: torch.Tensor) -> torch.Tensor:
 class Head(torch.nn.Module):
     """Features ``(batch, tokens, dim)`` -> the encoder's outputs, always in float32."""
 
-    def __init__(self, pooling: str, normalized: bool, features: bool) -> None:
+    def __init__(self, pooling: str, normalized: bool, features: bool, prefix: int = 1) -> None:
         super().__init__()
         self.pooling = pooling
         self.normalized = normalized
         self.features = features or pooling == "none"
+        self.prefix = prefix
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """*pooled*: the model's own vector, which pooling ``pooler`` puts out."""
         hidden = hidden.float()
         outputs: tuple[torch.Tensor, ...] = ()
         if self.pooling != "none":
-            vector = pool(hidden, mask, self.pooling)
+            if pooled is not None:
+                vector = pooled.float()
+            else:
+                vector = pool(hidden, mask, self.pooling, self.prefix)
             outputs += (normalize(vector) if self.normalized else vector,)
         return outputs + (hidden,) if self.features else outputs

@@ -12,14 +12,17 @@ from edgessl.spec import FEATURES_NAME, POOLINGS, VECTOR_NAMES, Task, TensorSpec
 class LoadOptions:
     """None leaves it to the checkpoint.
 
-    ``pooling``: ``cls``, ``mean``, ``max`` or ``none`` (features only).
+    ``pooling``: ``cls``, ``mean``, ``max``, ``pooler`` (the model's own) or ``none`` (features
+    only).
     ``features``: also put out ``last_hidden_state``. ``max_length``: tokens, texts only.
+    ``image_size``: height and width in pixels, images only.
     """
 
     pooling: str | None = None
     normalize: bool | None = None
     features: bool = False
     max_length: int | None = None
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.pooling is not None and self.pooling not in POOLINGS:

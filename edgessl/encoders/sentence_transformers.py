@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgessl.encoders.weights import read_json
 from edgessl.errors import CheckpointError, Unsupported
 from edgessl.spec import POOLINGS
 
+_KINDS = ("Transformer", "Pooling", "Normalize")
 _OLD_POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -43,43 +45,53 @@ def is_directory(directory: Path) -> bool:
 
 def transformer_directory(directory: Path) -> Path:
     """Where config.json and the weights lie: *directory*, or its transformer module's folder."""
-    return read(directory).transformer
+    return _modules(directory)["Transformer"] if is_directory(directory) else directory
 
 
-def read(directory: Path) -> Layout:
-    """Read the layout of *directory*.
+def read(directory: Path, pooling: str | None = None) -> Layout:
+    """Read the layout of *directory*; *pooling* stands in for what it declares.
 
     Raises:
         CheckpointError: a file that modules.json names is missing or is not JSON.
         Unsupported: a module or a pooling that edgessl does not have.
     """
     if not is_directory(directory):
-        return Layout(directory)
-    modules = _json(directory / "modules.json")
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
-    unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
-    if unknown or kinds[:1] != ["Transformer"]:
-        raise Unsupported(
-            f"{directory.name}: modules.json asks for {', '.join(unknown or kinds)}; edgessl runs "
-            "a Transformer, Pooling and Normalize in this order."
-        )
-    transformer = _inside(directory, modules[0]["path"])
-    settings = _first_json(transformer, "sentence_bert_config.json")
-    pooling, include_prompt = None, True
-    if "Pooling" in kinds:
-        config = _json(_inside(directory, modules[kinds.index("Pooling")]["path"]) / "config.json")
-        pooling, include_prompt = (
-            _pooling(config, directory.name),
-            config.get("include_prompt", True),
-        )
+        return Layout(directory, pooling)
+    modules = _modules(directory)
+    settings = _first_json(modules["Transformer"], "sentence_bert_config.json")
+    include_prompt = True
+    if "Pooling" in modules:
+        config = read_json(modules["Pooling"] / "config.json")
+        pooling = pooling or _pooling(config, directory.name)
+        include_prompt = config.get("include_prompt", True)
     return Layout(
-        transformer=transformer,
+        transformer=modules["Transformer"],
         pooling=pooling,
-        normalize="Normalize" in kinds,
+        normalize="Normalize" in modules,
         max_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case", False)),
         prompt=_default_prompt(directory, include_prompt),
     )
+
+
+def _modules(directory: Path) -> dict[str, Path]:
+    """Kind of each module that modules.json lists -> its folder."""
+    path = directory / "modules.json"
+    try:
+        listed = [
+            (str(module["type"]).rpartition(".")[2], str(module["path"]))
+            for module in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as err:
+        raise CheckpointError(f"{path}: not a list of modules ({err!r}).") from err
+    kinds = [kind for kind, _ in listed]
+    if not kinds or kinds != list(_KINDS[: len(kinds)]):
+        unknown = [kind for kind in kinds if kind not in _KINDS]
+        raise Unsupported(
+            f"{directory.name}: modules.json asks for {', '.join(unknown or kinds) or 'nothing'}; "
+            f"edgessl runs {', '.join(_KINDS)} in this order."
+        )
+    return {kind: _inside(directory, folder) for kind, folder in listed}
 
 
 def _inside(directory: Path, path: str) -> Path:
@@ -114,11 +126,4 @@ def _default_prompt(directory: Path, include_prompt: bool) -> str:
 
 def _first_json(directory: Path, name: str) -> dict[str, Any]:
     path = directory / name
-    return dict(_json(path)) if path.is_file() else {}
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({err}).") from err
+    return read_json(path) if path.is_file() else {}

@@ -23,6 +23,7 @@ from transformers.image_utils import load_image
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -209,6 +210,14 @@ def test_nothing_but_float32(tmp_path: Path) -> None:
         ),
         ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 224}, CLIPImageProcessorPil),
         ({"image_processor_type": "SiglipImageProcessor"}, SiglipImageProcessorPil),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}},
+            ConvNextImageProcessorPil,
+        ),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "size": 224, "crop_pct": 0.95},
+            ConvNextImageProcessorPil,
+        ),
     ],
 )
 def test_defaults_of_each_processor(
@@ -228,6 +237,15 @@ def test_what_transformers_saves_is_read(tmp_path: Path, processor: type[PilBack
     ours = ImagePreprocessor.open(tmp_path, ImageSpec(224, 224))
     image = Image.fromarray(PICTURES["photo"])
     assert_same(ours([image]), expected(tmp_path, [image], processor))
+
+
+def test_convnext_squeezes_large_sizes(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ConvNextImageProcessor", "size": 384})
+    )
+    ours = ImagePreprocessor.open(tmp_path, ImageSpec(384, 384))
+    image = Image.fromarray(PICTURES["photo"])
+    assert_same(ours([image]), expected(tmp_path, [image], ConvNextImageProcessorPil))
 
 
 def _palette(**save: Any) -> Image.Image:
@@ -501,7 +519,7 @@ def test_config_that_leaves_another_size(tmp_path: Path) -> None:
         ({"data_format": "channels_last"}, Unsupported, "data_format"),
         ({"size": {"longest_edge": 224}}, Unsupported, "longest_edge"),
         ({"size": {"shortest_edge": 9, "longest_edge": 19}}, Unsupported, "longest_edge"),
-        ({"image_processor_type": "ConvNextImageProcessor"}, Unsupported, "'ConvNextImage"),
+        ({"image_processor_type": "LevitImageProcessor"}, Unsupported, "'LevitImage"),
     ],
 )
 def test_config_that_cannot_be_followed(

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgessl import assets
 from edgessl.errors import Unsupported
-from edgessl.runtimes import assets
 
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 
 _BILINEAR, _BICUBIC = 2, 3  # PIL.Image.Resampling
 _STANDARD = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
@@ -63,6 +64,11 @@ _PROCESSORS = {
     "BitImageProcessor": _Defaults(_SHORTEST, do_center_crop=True, mean_std=_CLIP, square=False),
     "CLIPImageProcessor": _Defaults(_SHORTEST, do_center_crop=True, mean_std=_CLIP, square=False),
     "SiglipImageProcessor": _Defaults(crop_size=None, square=False),
+    "ConvNextImageProcessor": _Defaults({"shortest_edge": 384}, crop_size=None, square=False),
+    # It resizes scaled floats where Pillow resizes bytes: up to half a grey level apart.
+    "DINOv3ViTImageProcessor": _Defaults(
+        resample=_BILINEAR, crop_size=None, mean_std=_IMAGENET, square=True
+    ),
 }
 
 _READ = frozenset(
@@ -86,20 +92,23 @@ def read(path: Path) -> ImageConfig:
     """
     config = assets.read_object(path)
     defaults = _defaults(path, config)
-    _refuse_unknown(path, config)
+    convnext = defaults is _PROCESSORS["ConvNextImageProcessor"]
+    _refuse_unknown(path, config, _READ | {"crop_pct"} if convnext else _READ)
     resample = config.get("resample", defaults.resample)
     if resample not in range(6):
         raise assets.damaged(path, f"resample is {resample!r}, expected 0 to 5")
+    size = _size(path, config, defaults) if config.get("do_resize", True) else None
+    crop = None
+    if config.get("do_center_crop", defaults.do_center_crop):
+        crop = _crop(path, config, defaults)
+    if convnext and isinstance(size, int):
+        size, crop = _convnext(size, _number(path, "crop_pct", config.get("crop_pct", 224 / 256)))
     default_mean, default_std = defaults.mean_std
     normalize = config.get("do_normalize", True)
     return ImageConfig(
-        size=_size(path, config, defaults) if config.get("do_resize", True) else None,
+        size=size,
         resample=int(resample),
-        crop=(
-            _crop(path, config, defaults)
-            if config.get("do_center_crop", defaults.do_center_crop)
-            else None
-        ),
+        crop=crop,
         scale=(
             _number(path, "rescale_factor", config.get("rescale_factor", 1 / 255))
             if config.get("do_rescale", True)
@@ -127,16 +136,23 @@ def _defaults(path: Path, config: dict[str, Any]) -> _Defaults:
     return _PROCESSORS[name]
 
 
-def _refuse_unknown(path: Path, config: dict[str, Any]) -> None:
+def _refuse_unknown(path: Path, config: dict[str, Any], read: frozenset[str]) -> None:
     for key, value in config.items():
         channels_first = key == "data_format" and value == "channels_first"
         off = value is None or value is False
-        if key in _READ or key in _HARMLESS or off or channels_first:
+        if key in read or key in _HARMLESS or off or channels_first:
             continue
         raise Unsupported(
             f"{path}: {key} = {value!r} is not supported: edgessl resizes, center-crops, rescales "
             "and normalizes. Remove the key if the model does without it, then export again."
         )
+
+
+def _convnext(edge: int, crop_pct: float) -> tuple[tuple[int, int] | int, tuple[int, int] | None]:
+    """ConvNeXt's own rule: enlarge and crop below 384 pixels, squeeze into a square from there on."""
+    if edge < 384:
+        return int(edge / crop_pct), (edge, edge)
+    return (edge, edge), None
 
 
 def _size(path: Path, config: dict[str, Any], defaults: _Defaults) -> tuple[int, int] | int:
