@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 demo: setup
-	@$(PY) examples/demo.py
+	@$(PY) -m examples.demo
 
 lint: setup
 	@$(PY) -m ruff check .
@@ -30,7 +30,7 @@ test: lint
 
 # Figures for docs/benchmarks.md; minutes, on an otherwise idle machine.
 bench: setup
-	@$(PY) examples/measure.py
+	@$(PY) -m examples.measure
 
 clean:
-	rm -rf $(VENV) .cache out build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-peers .cache out build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -135,7 +135,10 @@ def check_files(directory: Path, manifest: Manifest) -> list[str]:
 def _from_json(data: dict[str, Any]) -> Manifest:
     fields = dict(data)
     fields["encoder"] = EncoderSpec.from_json(data["encoder"])
-    fields["provenance"] = Provenance(**data["provenance"])
+    origin = data["provenance"]
+    fields["provenance"] = Provenance(
+        **{**origin, "assumptions": tuple(origin.get("assumptions", ()))}
+    )
     fields["files"] = {name: FileEntry(**entry) for name, entry in data["files"].items()}
     return Manifest(**fields)
 

@@ -70,6 +70,9 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on
 )
 @click.option("--features", is_flag=True, default=None, help="Also put out last_hidden_state.")
 @click.option("--max-length", type=int, help="Tokens a text is cut at.  [default: the model's own]")
+@click.option("--prompt", metavar="NAME", help="One of the model's prompts, before every text.")
+@click.option("--image-size", metavar="N|HxW", help="Pixels.  [default: the model's own]")
+@click.option("--dimensions", type=int, help="Keep the first so many of the vector (Matryoshka).")
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option(
     "--compute-capability",
@@ -110,6 +113,8 @@ def export(
 
     recipe = recipes.read(recipe_path) if recipe_path else recipes.Recipe()
     given = {name: value for name, value in flags.items() if value not in (None, ())}
+    if "image_size" in given:
+        given["image_size"] = recipes.image_size(given["image_size"], "--image-size")
     recipe = replace(recipe, **given)
     for name, example in (("model", "a directory or hub id"), ("target", "--target openvino")):
         if not getattr(recipe, name):
@@ -131,6 +136,8 @@ def export(
         f"encoder  {spec.family}, pooling {spec.pooling}"
         f"{', normalized' if spec.normalize else ''}, variant {manifest.variant}"
     )
+    for line in manifest.provenance.assumptions:
+        click.echo(f"assumed  {line}")
     click.echo(f"parity   {built.parity}")
     ran = manifest.parity["ran"]
     click.echo(f"         measured on {ran['runtime']} {ran['version']}, {ran['device']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,11 +11,17 @@ from typing import Any
 
 import click
 
+from edgessl import interrupts
 from edgessl.errors import EdgesslError, nearest
-from edgessl.staging import orderly_sigterm
 
 # As a shell reports a program that ended by a signal; sysexits.h for a program's own fault.
 INTERRUPTED, BROKEN_PIPE, TERMINATED, BUG = 130, 141, 143, 70
+
+
+_ENDINGS = {
+    signal.SIGINT: (INTERRUPTED, "interrupted: nothing was written"),
+    signal.SIGTERM: (TERMINATED, "terminated: nothing was written"),
+}
 
 
 class _Stopped(Exception):
@@ -45,7 +52,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise _Stopped(INTERRUPTED, "interrupted: nothing was written") from None
+            raise _Stopped(*_ENDINGS[signal.SIGINT]) from None
         except BrokenPipeError:
             raise _Stopped(BROKEN_PIPE) from None
         except OSError as err:
@@ -56,22 +63,29 @@ class Commands(click.Group):
 def run(group: click.Group, arguments: Sequence[str] | None = None) -> int:
     """Run *group* and return its exit code; a user's mistake is one line on stderr."""
     try:
-        with orderly_sigterm():
+        with interrupts.remembered():
             result = group.main(args=arguments, prog_name="edgessl", standalone_mode=False)
         return int(result or 0)
     except _Stopped as stop:
         code, line = stop.code, stop.line
+    except click.exceptions.Abort:  # Ctrl-C before the command began
+        code, line = _ENDINGS[signal.SIGINT]
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else BUG
-        line = "terminated: nothing was written" if code == TERMINATED else ""
-    except click.exceptions.Abort:
-        code, line = INTERRUPTED, "interrupted: nothing was written"
+        code, line = stop.code if isinstance(stop.code, int) else BUG, ""
+        if code == TERMINATED:
+            code, line = _ENDINGS[signal.SIGTERM]
     except click.UsageError as err:
         code, line = err.exit_code, _usage(err)
     except click.ClickException as err:
         code, line = err.exit_code, f"error: {err.format_message()}"
-    except EdgesslError as err:
-        code, line = err.exit_code, f"error: {err}"
+    except Exception as err:
+        number = interrupts.arrived()
+        if number is not None:  # a library made an error of its own of it
+            code, line = _ENDINGS[signal.Signals(number)]
+        elif isinstance(err, EdgesslError):
+            code, line = err.exit_code, f"error: {err}"
+        else:
+            raise
     if line:
         click.echo(line, err=True)
     return code
@@ -108,4 +122,8 @@ def main(group: click.Group) -> None:
     except OSError:
         # Its reader has gone; Python would try once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code in (INTERRUPTED, TERMINATED):
+        # All is undone by now. Python would take a second to unload torch, and end by SIGINT
+        # instead of with a code where the interrupt passed through C on its way up.
+        os._exit(code)
     sys.exit(code)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,8 @@ def _parity_json(result: parity.Parity, ran: dict[str, Any]) -> dict[str, Any]:
     return {
         "cosine_mean": result.cosine_mean,
         "cosine_min": result.cosine_min,
-        "max_abs_diff": result.max_abs_diff,
+        # JSON has no infinity; outputs that are not finite have cosine -1 besides
+        "max_abs_diff": result.max_abs_diff if isfinite(result.max_abs_diff) else None,
         "rows": result.rows,
         "bound": {"cosine_mean": result.bound[0], "cosine_min": result.bound[1]},
         "within": result.within,

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
+from edgessl import interrupts
+
 _CLEAR = "\r\033[K"
 _COLUMNS = 80  # of a terminal that does not say
 
@@ -41,6 +43,7 @@ class Steps:
             self._shared = _Shared(self.write, self._stream.fileno)
 
     def __call__(self, name: str) -> None:
+        interrupts.check()
         self._finish("done")
         self._name, self._began = name, time.monotonic()
         if self._live:

@@ -26,6 +26,8 @@ _LAYOUT: dict[str, dict[str, str]] = {
             "features",
             "max_length",
             "image_size",
+            "prompt",
+            "dimensions",
         )
     },
     "quantize": {
@@ -48,8 +50,10 @@ class Recipe:
 
     ``precision``: of a bundle its own, else fp32. ``model``: a directory, a bundle that holds an
     ONNX, or a hub id (at ``revision``).
-    ``image_size``: height and width in pixels. ``calibration``: for int8; a text file (a text a line), a folder of images, or an .npy/.npz
-    of uint8 images ``(n, H, W, 3)``; ``samples`` of it are drawn with ``seed``.
+    ``image_size``: height and width in pixels. ``prompt``: name of one of the checkpoint's prompts.
+    ``dimensions``: of the vector that are kept. ``calibration``: for int8; a text file (a text a
+    line), a folder of images, or an .npy/.npz of uint8 images ``(n, H, W, 3)``; ``samples`` of
+    it are drawn with ``seed``.
     ``workspace_mb`` and ``compute_capabilities`` are for TensorRT engines.
     """
 
@@ -62,6 +66,8 @@ class Recipe:
     features: bool = False
     max_length: int | None = None
     image_size: tuple[int, int] | None = None
+    prompt: str | None = None
+    dimensions: int | None = None
     calibration: str | None = None
     samples: int = 300
     seed: int = 0
@@ -69,7 +75,9 @@ class Recipe:
     compute_capabilities: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "compute_capabilities": list(self.compute_capabilities)}
+        """As a manifest has it, and as it is read back: lists, no tuples."""
+        values = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def read(path: Path) -> Recipe:
@@ -118,7 +126,7 @@ def image_size(value: Any, where: str) -> tuple[int, int]:
     parts = value.split("x") if isinstance(value, str) else value
     sides = [parts, parts] if isinstance(parts, int) else parts
     try:
-        numbers = [int(side) for side in sides]
+        numbers = [int(str(side)) for side in sides]  # neither 224.5 nor true
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) == 1:

@@ -54,13 +54,19 @@ def load_encoder(recipe: Recipe, report: Report = silent) -> Encoder:
         require(module, "compress", "reading a checkpoint")
     from edgessl import encoders
 
-    found = hub.resolve(recipe.model, recipe.revision, report)
+    file = Path(recipe.model).expanduser()
+    if file.is_file():  # weights in their authors' own layout
+        found = hub.ModelSource(file, file.name, None)
+    else:
+        found = hub.resolve(recipe.model, recipe.revision, report)
     options = encoders.LoadOptions(
         recipe.pooling,
         recipe.normalize,
         recipe.features,
         recipe.max_length,
         recipe.image_size,
+        recipe.prompt,
+        recipe.dimensions,
     )
     return encoders.load(found.directory, options, Provenance(found.source, found.revision))
 
@@ -116,7 +122,15 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
             f"{str(directory)!r} is a bundle without an ONNX (target {manifest.target}), so "
             "nothing else can be built from it. Export from the checkpoint."
         )
-    for name in ("revision", "pooling", "normalize", "max_length", "image_size"):
+    for name in (
+        "revision",
+        "pooling",
+        "normalize",
+        "max_length",
+        "image_size",
+        "prompt",
+        "dimensions",
+    ):
         if getattr(recipe, name) is not None:
             raise RecipeError(f"--{name.replace('_', '-')}: fixed in the bundle {directory}.")
     if recipe.features and not manifest.encoder.has_features:

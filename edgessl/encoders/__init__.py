@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from edgessl.encoder import Encoder
-from edgessl.encoders import sentence_transformers
+from edgessl.encoders import original, sentence_transformers
 from edgessl.encoders.checkpoint import read_config
 from edgessl.encoders.families import FAMILIES
 from edgessl.encoders.options import LoadOptions
@@ -16,26 +21,85 @@ from edgessl.target import resolve
 __all__ = ["LoadOptions", "load"]
 
 
-def load(directory: Path, options: LoadOptions, source: Provenance) -> Encoder:
-    """Load the encoder in *directory*, whatever its family.
+def load(path: Path, options: LoadOptions, source: Provenance) -> Encoder:
+    """Load the encoder at *path*, whatever its family and layout.
+
+    Args:
+        path: a Hugging Face or sentence-transformers directory, a directory that timm saved, or
+            a weights file in its authors' own layout (``edgessl.encoders.original``).
+        options: what the user decides.
+        source: where *path* comes from; what had to be assumed is added to its ``assumptions``.
 
     Raises:
-        CheckpointError: not a model directory, or one that is damaged or unsafe.
+        CheckpointError: not a model, or one that is damaged or unsafe.
         Unsupported: not an encoder, or of a family that edgessl does not know.
         RecipeError: an option that does not fit this encoder.
     """
-    config = read_config(sentence_transformers.transformer_directory(directory))
+    if original.is_original(path):
+        with tempfile.TemporaryDirectory(prefix="edgessl-") as folder:
+            converted = original.convert(path, Path(folder) / "model")
+            assumptions = (f"converted from: {converted.origin}", *converted.assumptions)
+            source = replace(source, assumptions=assumptions)
+            encoder = _load_directory(Path(folder) / "model", options, source)
+        origin = replace(encoder.provenance, weights_sha256=converted.sha256)
+        return replace(encoder, provenance=origin)
+    if path.is_file():
+        raise CheckpointError(
+            f"{source.source} is not a weights file that edgessl reads (.pth, .pt, .bin, "
+            ".safetensors): give that, or the directory that holds the model's config.json."
+        )
+    return _load_directory(path, options, source)
+
+
+def _load_directory(directory: Path, options: LoadOptions, source: Provenance) -> Encoder:
+    place = sentence_transformers.transformer_directory(directory)
+    config = read_config(place)
     model_type = config.get("model_type")
+    if model_type is None and (inferred := original.infer_model_type(config, place)):
+        model_type, why = inferred
+        source = replace(source, assumptions=(*source.assumptions, f"{model_type}: {why}"))
+        with _with_model_type(directory, place, model_type) as (copy, config):
+            return _load_family(copy, config, model_type, options, source)
     if not isinstance(model_type, str):
         raise CheckpointError(
             f"{source.source}: config.json has no model_type, so the family is unknown. "
             f'Add one, e.g. "model_type": "bert". Families: {", ".join(FAMILIES)}.'
         )
+    return _load_family(directory, config, model_type, options, source)
+
+
+def _load_family(
+    directory: Path,
+    config: dict[str, object],
+    model_type: str,
+    options: LoadOptions,
+    source: Provenance,
+) -> Encoder:
     if model_type not in FAMILIES:
         raise Unsupported(f"{source.source}: {_why_not(model_type)}")
     family = FAMILIES[model_type]
     encoder: Encoder = resolve(family.loader)(directory, config, family, options, source)
     return encoder
+
+
+@contextmanager
+def _with_model_type(
+    directory: Path, place: Path, model_type: str
+) -> Iterator[tuple[Path, dict[str, object]]]:
+    """*directory* again, in links, with a config.json that says its model_type: transformers
+    would guess one from the folder's name."""
+    config = {**read_config(place), "model_type": model_type}
+    with tempfile.TemporaryDirectory(prefix="edgessl-") as folder:
+        copy = Path(folder) / directory.name
+        for file in directory.rglob("*"):
+            if file.is_file() and file != place / "config.json":
+                link = copy / file.relative_to(directory)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+        changed = copy / place.relative_to(directory) / "config.json"
+        changed.parent.mkdir(parents=True, exist_ok=True)
+        changed.write_text(json.dumps(config, indent=2), encoding="utf-8")
+        yield copy, config
 
 
 def _why_not(model_type: str) -> str:

@@ -16,6 +16,9 @@ class Family:
     ``pooler`` is the model's own pooled output.
     ``position_offset``: how many rows of a text encoder's position table no token can use
     (RoBERTa counts positions from ``pad_token_id + 1``).
+    ``reads``: the class of transformers that loads it. ``mask``: ``additive`` where the model takes
+    a ready additive mask as it is, ``plain`` where its own mask-building is needed (sliding
+    windows, causal text towers, products of masks).
     ``prefix``: how many tokens an image encoder has before its patches, registers not counted.
     """
 
@@ -25,9 +28,11 @@ class Family:
     pooling: str = "mean"
     position_offset: int = 0
     prefix: int = 1
+    reads: str = "AutoModel"
+    mask: str = "additive"
 
 
-_TEXT = "edgessl.encoders.bert:load"
+_TEXT = "edgessl.encoders.text:load"
 _IMAGE = "edgessl.encoders.vision:load"
 
 FAMILIES: dict[str, Family] = {
@@ -41,6 +46,13 @@ FAMILIES: dict[str, Family] = {
         Family("mpnet", "text", _TEXT, position_offset=2),
         Family("electra", "text", _TEXT),
         Family("albert", "text", _TEXT),
+        Family("deberta-v2", "text", _TEXT, mask="plain"),
+        Family("modernbert", "text", _TEXT, mask="plain"),
+        Family("nomic_bert", "text", _TEXT),
+        Family("eurobert", "text", _TEXT),
+        Family("t5", "text", _TEXT, reads="T5EncoderModel"),
+        Family("mt5", "text", _TEXT, reads="MT5EncoderModel"),
+        Family("clip_text_model", "text", _TEXT, "pooler", reads="CLIPTextModel", mask="plain"),
         Family("vit_mae", "image", "edgessl.encoders.vit_mae:load"),
         Family("vit", "image", _IMAGE, "cls"),
         Family("deit", "image", _IMAGE, "cls", prefix=2),

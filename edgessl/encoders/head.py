@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 
 def pool(
-    hidden: torch.Tensor, mask: torch.Tensor | None, pooling: str, prefix: int = 1
+    hidden: torch.Tensor,
+    mask: torch.Tensor | None,
+    pooling: str,
+    prefix: int = 1,
+    left_padded: bool = False,
 ) -> torch.Tensor:
     """Pool token features to one vector.
 
@@ -14,19 +20,30 @@ def pool(
         hidden: ``(batch, tokens, dim)`` float32.
         mask: ``(batch, tokens)``, 1 for real tokens; None for images, whose tokens are all real.
         pooling: ``cls``, ``mean`` or ``max``; for texts the sentence-transformers definitions
-            (Reimers & Gurevych, 2019), special tokens included.
+            (Reimers & Gurevych, 2019), special tokens included; also ``weightedmean`` (weights
+            1, 2, 3, ...) and ``lasttoken``, for texts.
         prefix: images only: how many tokens before the patches (class, distillation, registers)
             take no part in ``mean`` and ``max``.
+        left_padded: texts only: padding comes first, so that the class token moves.
 
     Returns:
         ``(batch, dim)`` float32.
     """
-    if pooling == "cls":
+    if pooling == "cls" and not left_padded:
         return hidden[:, 0]
     if mask is None:
         patches = hidden[:, prefix:]
         return patches.mean(dim=1) if pooling == "mean" else patches.amax(dim=1)
     weight = mask.unsqueeze(-1).to(hidden.dtype)
+    if pooling in ("cls", "lasttoken", "weightedmean"):
+        place = torch.arange(1, hidden.shape[1] + 1, device=hidden.device, dtype=hidden.dtype)
+        real = place.view(1, -1, 1) * weight  # 1, 2, 3, ... and 0 where there is padding
+        if pooling == "weightedmean":
+            return (hidden * real).sum(dim=1) / real.sum(dim=1).clamp(min=1e-9)
+        if pooling == "cls":  # the first real token: the largest once counted from the right
+            real = (hidden.shape[1] + 1 - place).view(1, -1, 1) * weight
+        chosen = (real == real.amax(dim=1, keepdim=True)).to(hidden.dtype) * weight
+        return (hidden * chosen).sum(dim=1)
     if pooling == "mean":
         return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
     return (hidden + (1.0 - weight) * -1e9).amax(dim=1)
@@ -40,15 +57,40 @@ def normalize(vector: torch.Tensor) -> torch.Tensor:
     return vector / vector.square().sum(dim=-1, keepdim=True).sqrt().clamp(min=1e-12)
 
 
+class Dense(torch.nn.Module):
+    """A sentence-transformers Dense module: linear, then an activation of ``torch.nn``."""
+
+    def __init__(self, linear: torch.nn.Linear, activation: torch.nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+
+    def forward(self, vector: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.activation(self.linear(vector))
+        return result
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """What follows the transformer, in this order: pool, ``dense``, cut to ``dimensions``,
+    normalise. ``prefix`` and ``left_padded`` as for ``pool``."""
+
+    pooling: str
+    normalized: bool = False
+    features: bool = False
+    prefix: int = 1
+    left_padded: bool = False
+    dense: tuple[Dense, ...] = ()
+    dimensions: int | None = None
+
+
 class Head(torch.nn.Module):
     """Features ``(batch, tokens, dim)`` -> the encoder's outputs, always in float32."""
 
-    def __init__(self, pooling: str, normalized: bool, features: bool, prefix: int = 1) -> None:
+    def __init__(self, plan: HeadPlan) -> None:
         super().__init__()
-        self.pooling = pooling
-        self.normalized = normalized
-        self.features = features or pooling == "none"
-        self.prefix = prefix
+        self.plan = plan
+        self.dense = torch.nn.Sequential(*plan.dense)
 
     def forward(
         self,
@@ -57,12 +99,16 @@ class Head(torch.nn.Module):
         pooled: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """*pooled*: the model's own vector, which pooling ``pooler`` puts out."""
-        hidden = hidden.float()
-        outputs: tuple[torch.Tensor, ...] = ()
-        if self.pooling != "none":
-            if pooled is not None:
-                vector = pooled.float()
-            else:
-                vector = pool(hidden, mask, self.pooling, self.prefix)
-            outputs += (normalize(vector) if self.normalized else vector,)
-        return outputs + (hidden,) if self.features else outputs
+        plan, hidden = self.plan, hidden.float()
+        if plan.pooling == "none":
+            return (hidden,)
+        if pooled is not None:
+            vector = pooled.float()
+        else:
+            vector = pool(hidden, mask, plan.pooling, plan.prefix, plan.left_padded)
+        vector = self.dense(vector)
+        if plan.dimensions is not None:
+            vector = vector[:, : plan.dimensions]
+        if plan.normalized:
+            vector = normalize(vector)
+        return (vector, hidden) if plan.features else (vector,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgessl.errors import RecipeError, nearest
@@ -15,7 +16,9 @@ class LoadOptions:
     ``pooling``: ``cls``, ``mean``, ``max``, ``pooler`` (the model's own) or ``none`` (features
     only).
     ``features``: also put out ``last_hidden_state``. ``max_length``: tokens, texts only.
-    ``image_size``: height and width in pixels, images only.
+    ``image_size``: height and width in pixels, images only. ``prompt``: the name of one of the
+    checkpoint's prompts, texts only. ``dimensions``: keep the first so many of the vector, before
+    normalisation (Matryoshka, Kusupati et al., 2022).
     """
 
     pooling: str | None = None
@@ -23,6 +26,8 @@ class LoadOptions:
     features: bool = False
     max_length: int | None = None
     image_size: tuple[int, int] | None = None
+    prompt: str | None = None
+    dimensions: int | None = None
 
     def __post_init__(self) -> None:
         if self.pooling is not None and self.pooling not in POOLINGS:
@@ -33,12 +38,30 @@ class LoadOptions:
 
 
 def output_specs(
-    task: Task, pooling: str, features: bool, width: int, tokens: int | str
+    task: Task,
+    pooling: str,
+    options: LoadOptions,
+    shapes: Sequence[Sequence[int]],
+    tokens: str | None = None,
 ) -> tuple[TensorSpec, ...]:
-    """The graph's outputs: the vector unless pooling is ``none``, then the features if wanted."""
+    """The graph's outputs: the vector unless pooling is ``none``, then the features if wanted.
+
+    Args:
+        shapes: of the module's outputs for one example.
+        tokens: name of the features' token axis; None where its size is fixed.
+
+    Raises:
+        RecipeError: more dimensions were asked for than the vector has.
+    """
     outputs: tuple[TensorSpec, ...] = ()
     if pooling != "none":
+        width = shapes[0][1]
+        if options.dimensions is not None and not 1 <= options.dimensions <= width:
+            raise RecipeError(f"--dimensions {options.dimensions}: this vector has {width}.")
         outputs += (TensorSpec(VECTOR_NAMES[task], "float32", ("batch", width)),)
-    if features or pooling == "none":
-        outputs += (TensorSpec(FEATURES_NAME, "float32", ("batch", tokens, width)),)
+    elif options.dimensions is not None:
+        raise RecipeError("--dimensions needs a vector, and --pooling none gives none.")
+    if options.features or pooling == "none":
+        _, length, width = shapes[-1]
+        outputs += (TensorSpec(FEATURES_NAME, "float32", ("batch", tokens or length, width)),)
     return outputs

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgessl.encoders.weights import read_json
-from edgessl.errors import CheckpointError, Unsupported
+import torch
+
+from edgessl.encoders.head import Dense
+from edgessl.encoders.weights import check_weights, find_weights, read_json, read_tensors
+from edgessl.errors import CheckpointError, RecipeError, Unsupported, nearest
 from edgessl.spec import POOLINGS
 
-_KINDS = ("Transformer", "Pooling", "Normalize")
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")  # the order that edgessl runs
 _OLD_POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -36,6 +39,16 @@ class Layout:
     max_length: int | None = None
     lowercase: bool = False
     prompt: str = ""
+    dense: tuple[Path, ...] = ()
+
+    def load_dense(self) -> tuple[Dense, ...]:
+        """The Dense modules with their weights.
+
+        Raises:
+            CheckpointError: weights are missing, damaged or of another shape.
+            Unsupported: an activation that is not in ``torch.nn``.
+        """
+        return tuple(_load_dense(folder) for folder in self.dense)
 
 
 def is_directory(directory: Path) -> bool:
@@ -45,37 +58,40 @@ def is_directory(directory: Path) -> bool:
 
 def transformer_directory(directory: Path) -> Path:
     """Where config.json and the weights lie: *directory*, or its transformer module's folder."""
-    return _modules(directory)["Transformer"] if is_directory(directory) else directory
+    return _modules(directory)["Transformer"][0] if is_directory(directory) else directory
 
 
-def read(directory: Path, pooling: str | None = None) -> Layout:
-    """Read the layout of *directory*; *pooling* stands in for what it declares.
+def read(directory: Path, pooling: str | None = None, prompt: str | None = None) -> Layout:
+    """Read the layout of *directory*; *pooling* stands in for what it declares, *prompt* for the
+    name of its default prompt.
 
     Raises:
         CheckpointError: a file that modules.json names is missing or is not JSON.
         Unsupported: a module or a pooling that edgessl does not have.
     """
     if not is_directory(directory):
-        return Layout(directory, pooling)
+        return Layout(directory, pooling, prompt=_prompt(directory, prompt, True))
     modules = _modules(directory)
-    settings = _first_json(modules["Transformer"], "sentence_bert_config.json")
+    (transformer,) = modules["Transformer"]
+    settings = _first_json(transformer, "sentence_bert_config.json")
     include_prompt = True
     if "Pooling" in modules:
-        config = read_json(modules["Pooling"] / "config.json")
+        config = read_json(modules["Pooling"][0] / "config.json")
         pooling = pooling or _pooling(config, directory.name)
         include_prompt = config.get("include_prompt", True)
     return Layout(
-        transformer=modules["Transformer"],
+        transformer=transformer,
         pooling=pooling,
         normalize="Normalize" in modules,
         max_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case", False)),
-        prompt=_default_prompt(directory, include_prompt),
+        prompt=_prompt(directory, prompt, include_prompt),
+        dense=tuple(modules.get("Dense", ())),
     )
 
 
-def _modules(directory: Path) -> dict[str, Path]:
-    """Kind of each module that modules.json lists -> its folder."""
+def _modules(directory: Path) -> dict[str, list[Path]]:
+    """Kind of each module that modules.json lists -> its folders, in order."""
     path = directory / "modules.json"
     try:
         listed = [
@@ -85,13 +101,38 @@ def _modules(directory: Path) -> dict[str, Path]:
     except (OSError, ValueError, TypeError, KeyError) as err:
         raise CheckpointError(f"{path}: not a list of modules ({err!r}).") from err
     kinds = [kind for kind, _ in listed]
-    if not kinds or kinds != list(_KINDS[: len(kinds)]):
-        unknown = [kind for kind in kinds if kind not in _KINDS]
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    ordered = not unknown and kinds == sorted(kinds, key=_KINDS.index)
+    once = all(kinds.count(kind) == 1 for kind in set(kinds) - {"Dense"})
+    if kinds[:1] != ["Transformer"] or not ordered or not once:
         raise Unsupported(
             f"{directory.name}: modules.json asks for {', '.join(unknown or kinds) or 'nothing'}; "
             f"edgessl runs {', '.join(_KINDS)} in this order."
         )
-    return {kind: _inside(directory, folder) for kind, folder in listed}
+    folders: dict[str, list[Path]] = {}
+    for kind, folder in listed:
+        folders.setdefault(kind, []).append(_inside(directory, folder))
+    return folders
+
+
+def _load_dense(folder: Path) -> Dense:
+    config = read_json(folder / "config.json")
+    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    kind = name.rpartition(".")[2]
+    if not name.startswith("torch.nn.") or not hasattr(torch.nn, kind):
+        raise Unsupported(f"{folder}: activation {name!r} is not one of torch.nn.")
+    if config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
+        raise Unsupported(f"{folder}: a Dense module on anything but the sentence embedding.")
+    bias = bool(config.get("bias", True))
+    linear = torch.nn.Linear(int(config["in_features"]), int(config["out_features"]), bias=bias)
+    weights = find_weights(folder)
+    check_weights(weights)
+    tensors = read_tensors(weights)
+    wanted = {f"linear.{key}": value for key, value in linear.state_dict().items()}
+    if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise CheckpointError(f"{folder}: its weights are not those of the layer in config.json.")
+    linear.load_state_dict({k.partition(".")[2]: v.float() for k, v in tensors.items()})
+    return Dense(linear, getattr(torch.nn, kind)())
 
 
 def _inside(directory: Path, path: str) -> Path:
@@ -115,10 +156,17 @@ def _pooling(config: dict[str, Any], name: str) -> str:
     return str(modes[0])
 
 
-def _default_prompt(directory: Path, include_prompt: bool) -> str:
+def _prompt(directory: Path, name: str | None, include_prompt: bool) -> str:
+    """The text of the prompt called *name*, or of the default one."""
     config = _first_json(directory, "config_sentence_transformers.json")
-    name = config.get("default_prompt_name")
-    prompt = str((config.get("prompts") or {}).get(name, "")) if name else ""
+    prompts = {str(key): str(text) for key, text in (config.get("prompts") or {}).items()}
+    chosen = name or config.get("default_prompt_name")
+    if chosen is not None and chosen not in prompts:
+        raise RecipeError(
+            f"{directory.name} has no prompt {chosen!r}.{nearest(chosen, prompts)} "
+            f"Its prompts: {', '.join(prompts) or 'none'}."
+        )
+    prompt = prompts[chosen] if chosen is not None else ""
     if prompt and not include_prompt:
         raise Unsupported(f"{directory.name}: pools without its prompt, which edgessl cannot yet.")
     return prompt

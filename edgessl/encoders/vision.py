@@ -18,7 +18,7 @@ from edgessl import image_config
 from edgessl.encoder import Encoder
 from edgessl.encoders import checkpoint
 from edgessl.encoders.families import Family
-from edgessl.encoders.head import Head
+from edgessl.encoders.head import Head, HeadPlan
 from edgessl.encoders.options import LoadOptions, output_specs
 from edgessl.errors import CheckpointError, EdgesslError, RecipeError, Unsupported
 from edgessl.spec import EncoderSpec, ImageSpec, Provenance, TensorSpec
@@ -42,7 +42,7 @@ class ImageEncoder(torch.nn.Module):
         hidden = result.last_hidden_state
         if hidden.ndim == 4:
             hidden = hidden.flatten(2).transpose(1, 2)
-        pooled = result.pooler_output.flatten(1) if self.head.pooling == "pooler" else None
+        pooled = result.pooler_output.flatten(1) if self.head.plan.pooling == "pooler" else None
         outputs: tuple[torch.Tensor, ...] = self.head(hidden, pooled=pooled)
         return outputs
 
@@ -75,9 +75,12 @@ def load_as(
     prepare: Callable[[Any], None] | None = None,
 ) -> Encoder:
     """``load`` with the class that reads the checkpoint, and what is done to the model first."""
-    if options.max_length is not None:
-        raise RecipeError("--max-length is for text encoders; this is an image encoder.")
+    for flag, value in (("--max-length", options.max_length), ("--prompt", options.prompt)):
+        if value is not None:
+            raise RecipeError(f"{flag} is for text encoders; this is an image encoder.")
     pooling = options.pooling or family.pooling
+    if pooling in ("weightedmean", "lasttoken"):
+        raise Unsupported(f"--pooling {pooling} is for text encoders; this is an image encoder.")
     if pooling == "cls" and family.prefix == 0:
         raise Unsupported(f"{family.model_type} has no class token: use --pooling mean or pooler.")
     weights = checkpoint.find_weights(directory)
@@ -90,9 +93,14 @@ def load_as(
     preprocessor, size = _preprocessor(directory, backbone.config, options.image_size)
     channels = int(getattr(backbone.config, "num_channels", 3))
     prefix = family.prefix + int(getattr(backbone.config, "num_register_tokens", 0) or 0)
-    module = ImageEncoder(
-        backbone, Head(pooling, bool(options.normalize), options.features, prefix), {}
+    plan = HeadPlan(
+        pooling,
+        bool(options.normalize),
+        options.features,
+        prefix=prefix,
+        dimensions=options.dimensions,
     )
+    module = ImageEncoder(backbone, Head(plan), {})
     example = torch.zeros(1, channels, *size)
     module.options = _position_options(backbone, size)
     shapes = _bake(module, example, directory.name, size)
@@ -102,7 +110,7 @@ def load_as(
         pooling=pooling,
         normalize=bool(options.normalize) and pooling != "none",
         inputs=(TensorSpec("pixel_values", "float32", ("batch", channels, *size)),),
-        outputs=output_specs("image", pooling, options.features, shapes[0][-1], shapes[-1][1]),
+        outputs=output_specs("image", pooling, options, shapes),
         preprocessing=ImageSpec(*size, channels),
     )
     return Encoder(

@@ -95,6 +95,19 @@ def sha256(weights: Weights) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def read_tensors(weights: Weights) -> dict[str, torch.Tensor]:
+    """Every tensor by its name; for files that ``check_weights`` has passed."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in weights.files:
+        if weights.kind == "safetensors":
+            tensors |= load_file(path)
+        else:
+            tensors |= torch.load(path, map_location="cpu", weights_only=True)
+    return tensors
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or a CheckpointError with the line at which it is damaged."""
     try:

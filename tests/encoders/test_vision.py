@@ -20,7 +20,7 @@ from edgessl.errors import RecipeError, Unsupported
 from edgessl.spec import Provenance
 from tests.builders import fill
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -29,7 +29,7 @@ SIZES = {
     "patch_size": 8,
 }
 NO_MLP = {key: value for key, value in SIZES.items() if key != "intermediate_size"}
-STAGES = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
+STAGES: dict[str, Any] = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
 
 # model_type -> (config, image size, what forward is told at another image size)
 INTERPOLATE = {"interpolate_pos_encoding": True}
@@ -73,7 +73,8 @@ def save(directory: Path, family: str) -> Any:
     """A checkpoint of *family* with random weights, and its model."""
     config, size, _ = CASES[family]
     torch.manual_seed(3)
-    model = transformers.AutoModel.from_config(config).eval()
+    auto: Any = transformers.AutoModel
+    model = auto.from_config(config).eval()
     fill(model, seed=5)
     for name, buffer in model.named_buffers():
         if name.endswith("running_var"):

@@ -1,7 +1,9 @@
-"""BERT-shaped text encoders: BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT, MPNet, ELECTRA, ALBERT."""
+"""Text encoders of transformers, and the sentence-transformers modules that follow them."""
 
 from __future__ import annotations
 
+import hashlib
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,10 @@ import torch
 from edgessl.encoder import Encoder
 from edgessl.encoders import checkpoint, sentence_transformers
 from edgessl.encoders.families import Family
-from edgessl.encoders.head import Head
+from edgessl.encoders.head import Head, HeadPlan
 from edgessl.encoders.options import LoadOptions, output_specs
 from edgessl.encoders.quiet import quiet_transformers
-from edgessl.encoders.weights import first_line
+from edgessl.encoders.weights import Weights, first_line
 from edgessl.errors import CheckpointError, RecipeError, Unsupported
 from edgessl.spec import EncoderSpec, Provenance, TensorSpec, TextSpec
 
@@ -25,20 +27,26 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 class TextEncoder(torch.nn.Module):
     """``input_ids``, ``attention_mask`` -> vector and/or features."""
 
-    def __init__(self, backbone: torch.nn.Module, head: Head) -> None:
+    def __init__(self, backbone: torch.nn.Module, head: Head, mask: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.mask = mask
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        # The library takes a ready additive mask as it is. Making it here keeps its own
-        # mask-building (gathers and scatters, different in every release) out of the graph.
-        dtype = next(self.backbone.parameters()).dtype
-        additive = (1 - attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
-        hidden = self.backbone(input_ids=input_ids, attention_mask=additive).last_hidden_state
-        outputs: tuple[torch.Tensor, ...] = self.head(hidden, attention_mask)
+        mask = attention_mask
+        if self.mask == "additive":
+            # The library takes a ready additive mask as it is. Making it here keeps its own
+            # mask-building (gathers and scatters, different in every release) out of the graph.
+            dtype = next(self.backbone.parameters()).dtype
+            mask = (1 - mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+        result = self.backbone(input_ids=input_ids, attention_mask=mask)
+        pooled = result.pooler_output if self.head.plan.pooling == "pooler" else None
+        outputs: tuple[torch.Tensor, ...] = self.head(
+            result.last_hidden_state, attention_mask, pooled
+        )
         return outputs
 
 
@@ -54,29 +62,43 @@ def load(
     Raises:
         CheckpointError: weights or tokenizer are missing, damaged, or do not fit together.
         Unsupported: a decoder, or a module or pooling that edgessl does not have.
-        RecipeError: ``max_length`` beyond the position table.
+        RecipeError: ``max_length`` beyond the position table, an unknown prompt.
     """
-    from transformers import AutoModel
+    import transformers
 
-    if config.get("is_decoder"):
+    if options.image_size is not None:
+        raise RecipeError("--image-size is for image encoders; this is a text encoder.")
+    if config.get("is_decoder") and family.reads == "AutoModel":
         raise Unsupported(f"{source.source}: config.json says is_decoder; edgessl takes encoders.")
-    layout = sentence_transformers.read(directory, options.pooling)
+    layout = sentence_transformers.read(directory, options.pooling, options.prompt)
+    pooling = layout.pooling or family.pooling
     weights = checkpoint.find_weights(layout.transformer)
     checkpoint.check_weights(weights)
+    # A missing pooler would be random; it is only allowed to be missing where it is not used.
+    spare = () if pooling == "pooler" else (r"(^|\.)pooler\.",)
     backbone: Any = checkpoint.load_module(
-        AutoModel, layout.transformer, weights, allowed_missing=(r"(^|\.)pooler\.",)
+        getattr(transformers, family.reads), layout.transformer, weights, allowed_missing=spare
     )
-    if hasattr(backbone, "pooler"):
-        backbone.pooler = None  # its tanh layer is never part of an embedding
+    if pooling != "pooler" and hasattr(backbone, "pooler"):
+        backbone.pooler = None
     shape = backbone.config
-    assets, tokenizer_limit, vocabulary = _tokenizer(layout.transformer)
+    tokenizer, assets = _tokenizer(layout.transformer)
+    vocabulary = max(tokenizer.get_vocab().values(), default=-1) + 1
     if vocabulary > shape.vocab_size:
         raise CheckpointError(
             f"{source.source}: the tokenizer has {vocabulary} tokens, the model's table only "
             f"{shape.vocab_size}: tokenizer and weights are not of the same model."
         )
-    pooling = layout.pooling or "mean"
     normalized = layout.normalize if options.normalize is None else options.normalize
+    plan = HeadPlan(
+        pooling,
+        normalized,
+        options.features,
+        left_padded=tokenizer.padding_side == "left",
+        dense=layout.load_dense(),
+        dimensions=options.dimensions,
+    )
+    module = TextEncoder(backbone, Head(plan), family.mask).eval()
     axes = ("batch", "sequence")
     spec = EncoderSpec(
         task="text",
@@ -87,36 +109,56 @@ def load(
             TensorSpec("input_ids", "int64", axes),
             TensorSpec("attention_mask", "int64", axes),
         ),
-        outputs=output_specs("text", pooling, options.features, shape.hidden_size, "sequence"),
+        outputs=output_specs("text", pooling, options, _output_shapes(module), "sequence"),
         preprocessing=TextSpec(
             max_length=_max_length(
                 options.max_length,
-                layout.max_length or tokenizer_limit,
-                shape.max_position_embeddings - family.position_offset,
+                layout.max_length or int(tokenizer.model_max_length),
+                getattr(shape, "max_position_embeddings", None),
+                family.position_offset,
             ),
             lowercase=layout.lowercase,
             prompt=layout.prompt,
         ),
     )
     return Encoder(
-        module=TextEncoder(backbone, Head(pooling, normalized, options.features)).eval(),
+        module=module,
         spec=spec,
-        provenance=replace(source, weights_sha256=checkpoint.sha256(weights)),
+        provenance=replace(source, weights_sha256=_sha256(weights, layout)),
         assets={**assets, "config.json": (layout.transformer / "config.json").read_bytes()},
     )
 
 
-def _max_length(asked: int | None, declared: int, positions: int) -> int:
-    """Tokens that a text may have: what was asked for, else what the checkpoint declares."""
+def _sha256(weights: Weights, layout: sentence_transformers.Layout) -> str:
+    """Of the transformer's weights; where Dense modules follow, over the hashes of all."""
+    hashes = [checkpoint.sha256(weights)]
+    hashes += [checkpoint.sha256(checkpoint.find_weights(folder)) for folder in layout.dense]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _output_shapes(module: TextEncoder) -> list[torch.Size]:
+    example = torch.ones(1, 3, dtype=torch.int64)
+    with torch.no_grad():
+        return [output.shape for output in module(example, example)]
+
+
+def _max_length(asked: int | None, declared: int, table: int | None, offset: int) -> int:
+    """Tokens that a text may have: what was asked for, else what the checkpoint declares.
+
+    *table*: rows of the position table; None for models with relative positions only.
+    """
+    positions = sys.maxsize if table is None else table - offset
     if asked is not None and not 3 <= asked <= positions:
         raise RecipeError(
             f"--max-length {asked}: this model's position table allows 3 to {positions} tokens."
         )
-    return asked or min(declared, positions)
+    longest = asked or min(declared, positions)
+    # A tokenizer that knows no limit says 1e30; T5 was pretrained on 512 tokens.
+    return longest if longest < 1_000_000 else 512
 
 
-def _tokenizer(directory: Path) -> tuple[dict[str, bytes], int, int]:
-    """The tokenizer's files as the library itself reads them, its length limit, its size.
+def _tokenizer(directory: Path) -> tuple[Any, dict[str, bytes]]:
+    """The tokenizer as the library itself reads it, and its files.
 
     Saved anew rather than copied: an older checkpoint may hold only a vocab.txt, and settings
     in tokenizer_config.json override those in tokenizer.json when the library loads them.
@@ -148,5 +190,4 @@ def _tokenizer(directory: Path) -> tuple[dict[str, bytes], int, int]:
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         tokenizer.save_pretrained(folder)
         assets = {name: (Path(folder) / name).read_bytes() for name in TOKENIZER_FILES}
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    return assets, int(tokenizer.model_max_length), highest + 1
+    return tokenizer, assets

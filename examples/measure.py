@@ -1,0 +1,77 @@
+"""Every figure that docs/benchmarks.md prints: ``make bench``.
+
+    python -m examples.measure                        all of it (an idle machine, about an hour)
+    python -m examples.measure fidelity --json f.json
+    python -m examples.measure --quick --no-peers     small numbers, to see that it works
+
+Markdown on stdout; ``--json`` keeps the raw samples and the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.figures import device, exports, fidelity, peers, report
+
+PARTS = ("fidelity", "export", "device")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the chosen parts and print their tables."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
+    options.add_argument("--quick", action="store_true", help="small numbers: a test, no figures")
+    options.add_argument("--json", type=Path, help="write raw samples and environment here")
+    options.add_argument("--output", type=Path, default=Path("out/measure"), help="for bundles")
+    options.add_argument(
+        "--peers",
+        type=Path,
+        default=os.environ.get("EDGESSL_PEERS") or None,
+        help="an environment with optimum-intel and sentence-transformers (made when absent)",
+    )
+    options.add_argument("--no-peers", action="store_true", help="edgessl alone")
+    chosen = options.parse_args(arguments)
+    unknown = [part for part in chosen.parts if part not in PARTS]
+    if unknown:
+        options.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
+    parts = chosen.parts or PARTS
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    need_peers = not chosen.no_peers and {"export", "device"} & set(parts)
+    others = peers.environment(chosen.peers) if need_peers else None
+
+    result: dict[str, Any] = {"environment": report.environment(), "quick": chosen.quick}
+    for part in parts:
+        found, table = measure(part, chosen.output, others, chosen.quick)
+        result[part] = found
+        print(f"{table}\n", flush=True)
+        if chosen.json:  # after each part: an hour's work is not lost to the last one
+            chosen.json.parent.mkdir(parents=True, exist_ok=True)
+            chosen.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(
+    part: str, output: Path, others: Path | None, quick: bool
+) -> tuple[dict[str, Any], str]:
+    """The raw samples of *part*, and its table."""
+    if part == "fidelity":
+        found = fidelity.measure(output, fidelity.QUICK if quick else fidelity.Sizes())
+        return found, fidelity.render(found)
+    few: dict[str, Any] = {"rounds": 1, "warm_up": 0} if quick else {}
+    if part == "export":
+        if quick:
+            few |= {"items": 16, "calibration": 100}
+        found = exports.measure(output, others, **few)
+        return found, exports.render(found)
+    found = device.measure(output, others, **few)
+    return found, device.render(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Every example runs end to end, with small numbers, and says what it should."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples import data
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def example(name: str, *arguments: str) -> str:
+    """The stdout of ``python -m examples.NAME``."""
+    command = [sys.executable, "-m", f"examples.{name}", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr and "Warning" not in result.stderr
+    return result.stdout
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_demo(tmp_path: Path) -> None:
+    printed = example("demo", "--texts", "24", "--rounds", "1", "--output", str(tmp_path))
+    rows = {
+        found[1]: (float(found[2]), float(found[3]))
+        for found in re.finditer(
+            r"^ *(\w+ (?:fp32|int8)) +\S+(?: MB)? +([\d.]+) +([\d.]+) +[\d.]+ ms +\d+/s$",
+            printed,
+            re.MULTILINE,
+        )
+    }
+    assert set(rows) == {"torch fp32", "onnx fp32", "openvino fp32", "openvino int8"}
+    for name in ("torch fp32", "onnx fp32", "openvino fp32"):
+        assert rows[name][1] > 0.9999
+    assert 0.98 < rows["openvino int8"][0] < 0.99999  # near, and not the fp32 bundle again
+    _, _, battery = printed.partition("the battery dies too quickly")
+    answers = battery.partition("delicious food")[0]
+    assert re.search(r"0\.[5-9]\d  .*battery", answers)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_quickstart(target: str, tmp_path: Path) -> None:
+    printed = example("quickstart", "--target", target, "--output", str(tmp_path / "bundle"))
+    assert {"onnx": "onnxruntime", "openvino": "openvino"}[target] in printed
+    assert "vectors (3, 384) float32" in printed
+    same, alike, unlike = (
+        float(found) for found in re.findall(r"^ *(-?\d\.\d{4}) ", printed, re.MULTILINE)
+    )
+    assert same == pytest.approx(1, abs=1e-4)
+    assert alike > 0.5 > 0.2 > unlike
+
+
+def test_images(tmp_path: Path) -> None:
+    options = ("--images", "2000", "--output", str(tmp_path))
+    printed = example("images", *options)
+    share = re.search(r"(\d+)% of the neighbours", printed)
+    assert share and int(share[1]) > 20  # of 90; chance is 10
+    queries = [int(np.argmax(data.cifar10_labels("test", 2000) == label)) for label in range(10)]
+    with Image.open(tmp_path / "neighbours.png") as picture:
+        drawn = np.asarray(picture.convert("RGB"), np.float64)
+    for row, query in enumerate(queries):
+        original = data.cifar10("test", 2000)[query]
+        top, side = 34 + row * 122, 96
+        shown = drawn[top : top + side, 8 : 8 + side].reshape(32, 3, 32, 3, 3).mean(axis=(1, 3))
+        # the query itself, enlarged: averaged back to 32 x 32 it is the original, softened
+        assert np.abs(shown - original).mean() < 6
+    assert drawn.shape[1] > 10 * 96 and drawn.shape[0] > 10 * 96
+
+
+def test_measure(tmp_path: Path) -> None:
+    """All three parts in small: the tables, and the raw samples that they are made from."""
+    raw = tmp_path / "raw.json"
+    options = ("--quick", "--no-peers", "--json", str(raw), "--output", str(tmp_path / "work"))
+    printed = example("measure", *options)
+    found = json.loads(raw.read_text(encoding="utf-8"))
+    assert found["quick"] and found["environment"]["versions"]["openvino"]
+    assert found["environment"]["cpu"]["usable_cores"] > 0
+
+    for encoder in ("all-MiniLM-L6-v2", "vit-mae-cifar10"):
+        facts = found["fidelity"][encoder]
+        rows = facts["rows"]
+        assert set(rows) == {"torch fp32", "onnx fp32", "openvino int8"}
+        for row in rows.values():
+            assert len(row["cosine"]) == facts["items"] == 32
+            assert len(row["one_item_s"]) == 5 and len(row["bulk_s"]) == 1
+        assert min(rows["onnx fp32"]["cosine"]) > 0.99999
+        assert 0.9 < np.mean(rows["openvino int8"]["cosine"]) < 0.99999
+        assert rows["openvino int8"]["bytes"] < 0.5 * rows["onnx fp32"]["bytes"]
+    knn = {name: row["knn"] for name, row in rows.items()}
+    assert knn["onnx fp32"] == knn["torch fp32"] > 0.15  # chance is 0.1
+
+    exports = found["export"]
+    assert set(exports) == {"edgessl fp32", "edgessl int8"}
+    assert exports["edgessl int8"]["bytes"] < 0.5 * exports["edgessl fp32"]["bytes"]
+    for row in exports.values():
+        assert 1 < row["seconds"][0] < 600 and 200 < row["peak_mb"][0] < 10_000
+
+    for name in ("edgessl[openvino]", "edgessl[onnx]"):
+        row = found["device"][name]
+        assert {"edgessl", "numpy", "tokenizers"} <= set(row["installed_bytes"])
+        assert not {"torch", "transformers", "onnx"} & set(row["installed_bytes"])
+        (run,) = row["seconds"]
+        assert 0 < run["import"] + run["load"] + run["first"] < run["total"] < 60
+        assert 30 < row["peak_mb"][0] < 2000
+
+    tables = [block.splitlines() for block in printed.split("\n\n") if block.startswith("|")]
+    assert [len(table) for table in tables] == [5, 5, 4, 4]
+    for table in tables:
+        assert len({len(cells(line)) for line in table}) == 1
+    minilm = found["fidelity"]["all-MiniLM-L6-v2"]["rows"]["openvino int8"]
+    shown = {cells(line)[0]: cells(line) for line in tables[0]}["openvino int8"]
+    assert float(shown[2]) == pytest.approx(np.mean(minilm["cosine"]), abs=1e-5)
+    assert float(shown[4]) == pytest.approx(min(minilm["cosine"]), abs=1e-5)
+
+
+def test_measure_names_an_unknown_part() -> None:
+    command = [sys.executable, "-m", "examples.measure", "fidelty"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "'fidelty'" in result.stderr and "fidelity, export, device" in result.stderr
