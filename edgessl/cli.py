@@ -73,6 +73,13 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on
 @click.option("--prompt", metavar="NAME", help="One of the model's prompts, before every text.")
 @click.option("--image-size", metavar="N|HxW", help="Pixels.  [default: the model's own]")
 @click.option("--dimensions", type=int, help="Keep the first so many of the vector (Matryoshka).")
+@click.option("--tower", help="image or text, of a model that has both (CLIP, SigLIP).")
+@click.option(
+    "--probabilities",
+    is_flag=True,
+    default=None,
+    help="Of a fine-tuned classifier, instead of a vector.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option(
     "--compute-capability",

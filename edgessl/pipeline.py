@@ -211,6 +211,7 @@ def _identity(source: Source, recipe: Recipe, calibration: dict[str, Any] | None
         "pooling": source.spec.pooling,
         "normalize": source.spec.normalize,
         "preprocessing": source.spec.to_json()["preprocessing"],
+        "dimensions": source.spec.dimensions,
     }
     if calibration is not None:
         row = target.get(recipe.target)

@@ -28,6 +28,9 @@ _LAYOUT: dict[str, dict[str, str]] = {
             "image_size",
             "prompt",
             "dimensions",
+            "tower",
+            "probabilities",
+            "max_seconds",
         )
     },
     "quantize": {
@@ -51,7 +54,9 @@ class Recipe:
     ``precision``: of a bundle its own, else fp32. ``model``: a directory, a bundle that holds an
     ONNX, or a hub id (at ``revision``).
     ``image_size``: height and width in pixels. ``prompt``: name of one of the checkpoint's prompts.
-    ``dimensions``: of the vector that are kept. ``calibration``: for int8; a text file (a text a
+    ``dimensions``: of the vector that are kept. ``tower``: of CLIP and SigLIP, ``image`` or
+    ``text``. ``probabilities``: a classifier's answer instead of a vector.
+    ``max_seconds``: where audio is cut. ``calibration``: for int8; a text file (a text a
     line), a folder of images, or an .npy/.npz of uint8 images ``(n, H, W, 3)``; ``samples`` of
     it are drawn with ``seed``.
     ``workspace_mb`` and ``compute_capabilities`` are for TensorRT engines.
@@ -68,6 +73,9 @@ class Recipe:
     image_size: tuple[int, int] | None = None
     prompt: str | None = None
     dimensions: int | None = None
+    tower: str | None = None
+    probabilities: bool = False
+    max_seconds: int | None = None
     calibration: str | None = None
     samples: int = 300
     seed: int = 0

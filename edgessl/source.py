@@ -67,6 +67,9 @@ def load_encoder(recipe: Recipe, report: Report = silent) -> Encoder:
         recipe.image_size,
         recipe.prompt,
         recipe.dimensions,
+        recipe.tower,
+        recipe.probabilities,
+        recipe.max_seconds,
     )
     return encoders.load(found.directory, options, Provenance(found.source, found.revision))
 
@@ -130,6 +133,8 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
         "image_size",
         "prompt",
         "dimensions",
+        "tower",
+        "max_seconds",
     ):
         if getattr(recipe, name) is not None:
             raise RecipeError(f"--{name.replace('_', '-')}: fixed in the bundle {directory}.")

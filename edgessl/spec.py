@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-Task = Literal["text", "image"]
-TASKS: tuple[Task, ...] = ("text", "image")
+Task = Literal["text", "image", "audio", "video"]
+TASKS: tuple[Task, ...] = ("text", "image", "audio", "video")
 POOLINGS = ("cls", "mean", "max", "weightedmean", "lasttoken", "pooler", "none")
 
-VECTOR_NAMES: dict[str, str] = {"text": "sentence_embedding", "image": "image_embedding"}
+VECTOR_NAMES: dict[str, str] = {
+    "text": "sentence_embedding",
+    "image": "image_embedding",
+    "audio": "audio_embedding",
+    "video": "video_embedding",
+}
 FEATURES_NAME = "last_hidden_state"
+PROBABILITIES = "probabilities"  # of a fine-tuned classifier: its "pooling" and its output
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Sizes of a dynamic axis.
+
+    Inputs have ``smallest`` to ``largest``; engines are tuned for ``usual``, the exporter is shown
+    ``example``, and floating-point operations are counted at ``counted``.
+    """
+
+    smallest: int
+    largest: int
+    usual: int
+    example: int
+    counted: int
+
+
+_BATCH = Axis(smallest=1, largest=32, usual=8, example=2, counted=1)
 
 
 @dataclass(frozen=True)
@@ -38,6 +64,12 @@ class TextSpec:
     max_length: int
     lowercase: bool = False
     prompt: str = ""
+    pad_to: int | None = None  # tokens that every text is padded to, where the model wants that
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        longest = self.max_length
+        return {"sequence": Axis(1, longest, min(64, longest), 8, min(128, longest))}
 
 
 @dataclass(frozen=True)
@@ -47,6 +79,74 @@ class ImageSpec:
     height: int
     width: int
     channels: int = 3
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        return {}
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """How long ``input_values`` may be, in samples of a mono waveform.
+
+    ``sampling_rate`` in Hz; whether loudness is normalised is in preprocessor_config.json.
+    Longer recordings are cut at ``max_samples``. ``convolutions``: (kernel, stride) of each layer
+    of the feature encoder, none of which pads: they decide how many frames come out.
+    """
+
+    sampling_rate: int
+    max_samples: int
+    convolutions: tuple[tuple[int, int], ...]
+
+    def frames(self, samples: Any) -> Any:
+        """Frames that so many samples give: a whole number, or an integer array or tensor."""
+        for kernel, stride in self.convolutions:
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    @property
+    def shortest(self) -> int:
+        """Samples that one frame sees, and the fewest that the encoder can take."""
+        field_of_view = 1
+        for kernel, stride in reversed(self.convolutions):
+            field_of_view = (field_of_view - 1) * stride + kernel
+        return field_of_view
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        hop = math.prod(stride for _, stride in self.convolutions)
+        return {
+            "samples": Axis(
+                smallest=self.shortest,
+                largest=self.max_samples,
+                usual=min(5 * self.sampling_rate, self.max_samples),
+                example=self.shortest + 9 * hop,
+                counted=min(self.sampling_rate, self.max_samples),
+            )
+        }
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """Frames of a clip and their size in pixels; resizing and scaling as for images."""
+
+    frames: int
+    height: int
+    width: int
+    channels: int = 3
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        return {"batch": replace(_BATCH, largest=8, usual=1)}
+
+
+Preprocessing = TextSpec | ImageSpec | AudioSpec | VideoSpec
+_SPECS: dict[str, Callable[..., Preprocessing]] = {
+    "text": TextSpec,
+    "image": ImageSpec,
+    "audio": AudioSpec,
+    "video": VideoSpec,
+}
 
 
 @dataclass(frozen=True)
@@ -72,13 +172,32 @@ class EncoderSpec:
     normalize: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocessing: TextSpec | ImageSpec
+    preprocessing: Preprocessing
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """The dynamic axes of the inputs by name."""
+        return {"batch": _BATCH, **self.preprocessing.axes}
+
+    def shapes(self, size: Callable[[Axis], int]) -> dict[str, tuple[int, ...]]:
+        """The shape of every input, with *size* of each dynamic axis."""
+        axes = self.axes
+        return {
+            spec.name: tuple(size(axes[n]) if isinstance(n, str) else n for n in spec.shape)
+            for spec in self.inputs
+        }
 
     @property
     def vector(self) -> str | None:
         """Name of the output vector, or None where pooling is ``none``."""
-        name = VECTOR_NAMES[self.task]
+        name = PROBABILITIES if self.pooling == PROBABILITIES else VECTOR_NAMES[self.task]
         return name if any(spec.name == name for spec in self.outputs) else None
+
+    @property
+    def dimensions(self) -> int | None:
+        """Width of the output vector, or None where there is none."""
+        widths = [spec.shape[-1] for spec in self.outputs if spec.name == self.vector]
+        return int(widths[0]) if widths else None
 
     @property
     def has_features(self) -> bool:
@@ -89,7 +208,6 @@ class EncoderSpec:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> EncoderSpec:
-        kind = {"text": TextSpec, "image": ImageSpec}[data["task"]]
         return EncoderSpec(
             task=data["task"],
             family=data["family"],
@@ -97,5 +215,12 @@ class EncoderSpec:
             normalize=data["normalize"],
             inputs=tuple(TensorSpec.from_json(spec) for spec in data["inputs"]),
             outputs=tuple(TensorSpec.from_json(spec) for spec in data["outputs"]),
-            preprocessing=kind(**data["preprocessing"]),
+            preprocessing=_SPECS[data["task"]](
+                **{name: _tuples(value) for name, value in data["preprocessing"].items()}
+            ),
         )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where a spec has tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

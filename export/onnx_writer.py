@@ -25,24 +25,19 @@ DTYPES = {
 }
 
 
-def example_inputs(encoder: Encoder, batch: int = 2, sequence: int = 8) -> dict[str, torch.Tensor]:
-    """Inputs of the right names, dtypes and sizes; the last text of the batch is padded.
-
-    *batch* and *sequence* fill in the dynamic axes.
-    """
-    sizes = {"batch": batch, "sequence": sequence}
+def example_inputs(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """Inputs of the right names, dtypes and sizes; the last item of the batch is padded."""
+    shapes = encoder.spec.shapes(lambda axis: axis.example)
     tensors = {}
     for spec in encoder.spec.inputs:
-        shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
-        dtype = getattr(torch, spec.dtype)
-        tensors[spec.name] = torch.ones(shape, dtype=dtype)
+        tensors[spec.name] = torch.ones(shapes[spec.name], dtype=getattr(torch, spec.dtype))
         if spec.name == "attention_mask":
-            tensors[spec.name][-1, sequence // 2 :] = 0
+            tensors[spec.name][-1, shapes[spec.name][1] // 2 :] = 0
     return tensors
 
 
 def write(encoder: Encoder, path: Path, precision: str) -> None:
-    """Write *encoder* as an ONNX file with dynamic batch and sequence axes.
+    """Write *encoder* as an ONNX file whose dynamic axes stay so.
 
     For fp16 and bf16 the transformer computes in that dtype (layer normalisation accumulates in
     float32, as ONNX defines it) while pooling, normalisation, inputs and outputs stay as the
@@ -57,7 +52,7 @@ def write(encoder: Encoder, path: Path, precision: str) -> None:
         module = copy.deepcopy(module)
         module.backbone.to(dtype)
     names = [spec.name for spec in encoder.spec.inputs]
-    axes = {axis: torch.export.Dim(axis) for axis in ("batch", "sequence")}
+    axes = {name: torch.export.Dim(name) for name in encoder.spec.axes}
     shapes = {
         spec.name: {i: axes[axis] for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
         for spec in encoder.spec.inputs

@@ -30,6 +30,7 @@ class TextPreprocessor:
     prompt: str
     pad_id: int
     pad_left: bool
+    pad_to: int
 
     @staticmethod
     def open(directory: Path, spec: TextSpec) -> TextPreprocessor:
@@ -64,6 +65,7 @@ class TextPreprocessor:
             prompt=spec.prompt,
             pad_id=_pad_id(directory, config, tokenizer, stored_padding),
             pad_left=_side(directory, config, "padding_side", stored_padding) == "left",
+            pad_to=spec.pad_to or 0,
         )
 
     def __call__(self, texts: Sequence[str]) -> dict[str, TokenIds]:
@@ -95,7 +97,7 @@ class TextPreprocessor:
         list gives arrays of shape ``(0, 0)``.
         """
         lengths = self.lengths(encodings)
-        longest = int(lengths.max(initial=0))
+        longest = max(int(lengths.max(initial=0)), self.pad_to if len(encodings) else 0)
         columns = np.arange(longest)[::-1] if self.pad_left else np.arange(longest)
         real = columns < lengths[:, None]
         input_ids = np.full(real.shape, self.pad_id, dtype=np.int64)

@@ -114,17 +114,11 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if cls else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, width)) if dist else None
         if registers:
-            self.register_parameter(
-                register_name, nn.Parameter(torch.zeros(1, registers, width))
-            )
+            self.register_parameter(register_name, nn.Parameter(torch.zeros(1, registers, width)))
         count = {"all": self.special + registers, "registers": self.special, "patches": 0}
-        self.pos_embed = nn.Parameter(
-            torch.zeros(1, count[positions] + grid[0] * grid[1], width)
-        )
+        self.pos_embed = nn.Parameter(torch.zeros(1, count[positions] + grid[0] * grid[1], width))
         self.patch_embed = PatchEmbed(width, patch)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, bias, scale, gated) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, heads, bias, scale, gated) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

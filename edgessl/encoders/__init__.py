@@ -12,9 +12,9 @@ from pathlib import Path
 from edgessl.encoder import Encoder
 from edgessl.encoders import original, sentence_transformers
 from edgessl.encoders.checkpoint import read_config
-from edgessl.encoders.families import FAMILIES
+from edgessl.encoders.families import FAMILIES, TOWERS, Family
 from edgessl.encoders.options import LoadOptions
-from edgessl.errors import CheckpointError, Unsupported, nearest
+from edgessl.errors import CheckpointError, RecipeError, Unsupported, nearest
 from edgessl.spec import Provenance
 from edgessl.target import resolve
 
@@ -75,9 +75,13 @@ def _load_family(
     options: LoadOptions,
     source: Provenance,
 ) -> Encoder:
-    if model_type not in FAMILIES:
-        raise Unsupported(f"{source.source}: {_why_not(model_type)}")
-    family = FAMILIES[model_type]
+    if "quantization_config" in config:
+        raise Unsupported(
+            f"{source.source}: its weights are quantized on disk already (quantization_config in "
+            "config.json); give edgessl the float checkpoint that they were made from."
+        )
+    family = _family(model_type, config, options, source.source)
+    options.require_task(family.task)
     encoder: Encoder = resolve(family.loader)(directory, config, family, options, source)
     return encoder
 
@@ -100,6 +104,22 @@ def _with_model_type(
         changed.parent.mkdir(parents=True, exist_ok=True)
         changed.write_text(json.dumps(config, indent=2), encoding="utf-8")
         yield copy, config
+
+
+def _family(model_type: str, config: dict[str, object], options: LoadOptions, name: str) -> Family:
+    if model_type in TOWERS:
+        if options.tower is None:
+            raise RecipeError(
+                f"{name} has an image and a text tower: choose one with --tower image or "
+                "--tower text (a bundle each; their vectors compare)."
+            )
+        return TOWERS[model_type][options.tower]
+    if options.tower is not None:
+        raise RecipeError(f"--tower {options.tower}: {name} ({model_type}) has only one.")
+    if model_type not in FAMILIES:
+        code = " It brings its own code (auto_map), and edgessl runs none." * ("auto_map" in config)
+        raise Unsupported(f"{name}: {_why_not(model_type)}{code}")
+    return FAMILIES[model_type]
 
 
 def _why_not(model_type: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgessl.spec import Task
 
@@ -18,7 +18,8 @@ class Family:
     (RoBERTa counts positions from ``pad_token_id + 1``).
     ``reads``: the class of transformers that loads it. ``mask``: ``additive`` where the model takes
     a ready additive mask as it is, ``plain`` where its own mask-building is needed (sliding
-    windows, causal text towers, products of masks).
+    windows, causal text towers, products of masks), ``none`` where it was trained to see padding,
+    every text padded to ``pad_to`` tokens.
     ``prefix``: how many tokens an image encoder has before its patches, registers not counted.
     """
 
@@ -30,6 +31,7 @@ class Family:
     prefix: int = 1
     reads: str = "AutoModel"
     mask: str = "additive"
+    pad_to: int | None = None
 
 
 _TEXT = "edgessl.encoders.text:load"
@@ -53,6 +55,15 @@ FAMILIES: dict[str, Family] = {
         Family("t5", "text", _TEXT, reads="T5EncoderModel"),
         Family("mt5", "text", _TEXT, reads="MT5EncoderModel"),
         Family("clip_text_model", "text", _TEXT, "pooler", reads="CLIPTextModel", mask="plain"),
+        Family(
+            "siglip_text_model",
+            "text",
+            _TEXT,
+            "pooler",
+            reads="SiglipTextModel",
+            mask="none",
+            pad_to=64,
+        ),
         Family("vit_mae", "image", "edgessl.encoders.vit_mae:load"),
         Family("vit", "image", _IMAGE, "cls"),
         Family("deit", "image", _IMAGE, "cls", prefix=2),
@@ -71,4 +82,16 @@ FAMILIES: dict[str, Family] = {
         Family("convnextv2", "image", _IMAGE, "pooler", prefix=0),
         Family("resnet", "image", _IMAGE, "pooler", prefix=0),
     )
+}
+
+# Checkpoints with an image and a text tower in one shared space -> tower -> its family.
+TOWERS: dict[str, dict[str, Family]] = {
+    "clip": {
+        "image": replace(FAMILIES["clip_vision_model"], reads="CLIPVisionModelWithProjection"),
+        "text": replace(FAMILIES["clip_text_model"], reads="CLIPTextModelWithProjection"),
+    },
+    "siglip": {
+        "image": replace(FAMILIES["siglip_vision_model"], reads="SiglipVisionModel"),
+        "text": FAMILIES["siglip_text_model"],
+    },
 }

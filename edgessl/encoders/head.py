@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from edgessl.errors import Unsupported
+
+CLASSIFIERS = ("ForSequenceClassification", "ForImageClassification")
 
 
 def pool(
@@ -68,6 +73,42 @@ class Dense(torch.nn.Module):
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.activation(self.linear(vector))
         return result
+
+
+def own_vector(result: Any) -> torch.Tensor:
+    """The vector that a model of transformers puts out itself: projected into the space that two
+    towers share where it does that, else its pooler's."""
+    for name in ("image_embeds", "text_embeds"):
+        if getattr(result, name, None) is not None:
+            projected: torch.Tensor = getattr(result, name)
+            return projected
+    pooled: torch.Tensor = result.pooler_output.flatten(1)
+    return pooled
+
+
+def probabilities(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What a classifier's *logits* ``(batch, labels)`` say, by its config's ``problem_type``:
+    softmax, or a sigmoid for each label on its own where several may be true."""
+    if getattr(config, "problem_type", None) == "multi_label_classification":
+        return logits.float().sigmoid()
+    return logits.float().softmax(dim=-1)
+
+
+def require_classifier(config: Any, source: str) -> None:
+    """Raise unless *config* is that of a fine-tuned classifier.
+
+    Raises:
+        Unsupported: a model without a classification head, or one that regresses.
+    """
+    kinds = [str(name) for name in getattr(config, "architectures", None) or ()]
+    if not any(name.endswith(CLASSIFIERS) for name in kinds):
+        raise Unsupported(
+            f"{source}: --probabilities needs a fine-tuned classifier "
+            f"({', '.join('*' + name for name in CLASSIFIERS)}), and this is "
+            f"{', '.join(kinds) or 'of unknown kind'}."
+        )
+    if getattr(config, "problem_type", None) == "regression" or config.num_labels < 2:
+        raise Unsupported(f"{source}: it gives a number, not probabilities of labels.")
 
 
 @dataclass(frozen=True)

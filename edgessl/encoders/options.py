@@ -6,7 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgessl.errors import RecipeError, nearest
-from edgessl.spec import FEATURES_NAME, POOLINGS, VECTOR_NAMES, Task, TensorSpec
+from edgessl.spec import (
+    FEATURES_NAME,
+    POOLINGS,
+    PROBABILITIES,
+    VECTOR_NAMES,
+    Task,
+    TensorSpec,
+)
+
+_ONLY: dict[str, Task] = {
+    "max_length": "text",
+    "prompt": "text",
+    "image_size": "image",
+    "max_seconds": "audio",
+}
 
 
 @dataclass(frozen=True)
@@ -18,7 +32,9 @@ class LoadOptions:
     ``features``: also put out ``last_hidden_state``. ``max_length``: tokens, texts only.
     ``image_size``: height and width in pixels, images only. ``prompt``: the name of one of the
     checkpoint's prompts, texts only. ``dimensions``: keep the first so many of the vector, before
-    normalisation (Matryoshka, Kusupati et al., 2022).
+    normalisation (Matryoshka, Kusupati et al., 2022). ``tower``: ``image`` or ``text``, of a
+    checkpoint that has both. ``probabilities``: of a fine-tuned classifier, instead of a vector.
+    ``max_seconds``: where audio is cut.
     """
 
     pooling: str | None = None
@@ -28,6 +44,9 @@ class LoadOptions:
     image_size: tuple[int, int] | None = None
     prompt: str | None = None
     dimensions: int | None = None
+    tower: str | None = None
+    probabilities: bool = False
+    max_seconds: int | None = None
 
     def __post_init__(self) -> None:
         if self.pooling is not None and self.pooling not in POOLINGS:
@@ -35,6 +54,29 @@ class LoadOptions:
                 f"unknown pooling {self.pooling!r}.{nearest(self.pooling, POOLINGS)} "
                 f"Poolings: {', '.join(POOLINGS)}."
             )
+        if self.probabilities and (self.pooling or self.features or self.dimensions):
+            raise RecipeError(
+                "--probabilities puts out the classifier's answer: without --pooling, --features "
+                "and --dimensions."
+            )
+        if self.tower not in (None, "image", "text"):
+            raise RecipeError(f"--tower {self.tower}: it is image or text.")
+
+    def require_task(self, task: Task) -> None:
+        """Refuse what only encoders of another task have.
+
+        Raises:
+            RecipeError: names the option and both tasks.
+        """
+        article = "a" if task in ("text", "video") else "an"
+        for name, other in _ONLY.items():
+            if other != task and getattr(self, name) is not None:
+                raise RecipeError(
+                    f"--{name.replace('_', '-')} is for {other} encoders; this is {article} {task} "
+                    "encoder."
+                )
+        if self.probabilities and task in ("audio", "video"):
+            raise RecipeError(f"--probabilities: not for {task} encoders, which give a vector.")
 
 
 def output_specs(
@@ -54,6 +96,8 @@ def output_specs(
         RecipeError: more dimensions were asked for than the vector has.
     """
     outputs: tuple[TensorSpec, ...] = ()
+    if pooling == PROBABILITIES:
+        return (TensorSpec(PROBABILITIES, "float32", ("batch", shapes[0][1])),)
     if pooling != "none":
         width = shapes[0][1]
         if options.dimensions is not None and not 1 <= options.dimensions <= width:

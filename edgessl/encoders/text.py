@@ -14,12 +14,12 @@ import torch
 from edgessl.encoder import Encoder
 from edgessl.encoders import checkpoint, sentence_transformers
 from edgessl.encoders.families import Family
-from edgessl.encoders.head import Head, HeadPlan
+from edgessl.encoders.head import Head, HeadPlan, own_vector, probabilities, require_classifier
 from edgessl.encoders.options import LoadOptions, output_specs
 from edgessl.encoders.quiet import quiet_transformers
 from edgessl.encoders.weights import Weights, first_line
 from edgessl.errors import CheckpointError, RecipeError, Unsupported
-from edgessl.spec import EncoderSpec, Provenance, TensorSpec, TextSpec
+from edgessl.spec import PROBABILITIES, EncoderSpec, Provenance, TensorSpec, TextSpec
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -36,14 +36,19 @@ class TextEncoder(torch.nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        mask = attention_mask
-        if self.mask == "additive":
+        mask: torch.Tensor | None = attention_mask
+        if self.mask == "none":
+            mask = None
+        elif self.mask == "additive":
             # The library takes a ready additive mask as it is. Making it here keeps its own
             # mask-building (gathers and scatters, different in every release) out of the graph.
             dtype = next(self.backbone.parameters()).dtype
-            mask = (1 - mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+            kept = attention_mask[:, None, None, :].to(dtype)
+            mask = (1 - kept) * torch.finfo(dtype).min
         result = self.backbone(input_ids=input_ids, attention_mask=mask)
-        pooled = result.pooler_output if self.head.plan.pooling == "pooler" else None
+        if self.head.plan.pooling == PROBABILITIES:
+            return (probabilities(result.logits, self.backbone.config),)
+        pooled = own_vector(result) if self.head.plan.pooling == "pooler" else None
         outputs: tuple[torch.Tensor, ...] = self.head(
             result.last_hidden_state, attention_mask, pooled
         )
@@ -72,16 +77,24 @@ def load(
         raise Unsupported(f"{source.source}: config.json says is_decoder; edgessl takes encoders.")
     layout = sentence_transformers.read(directory, options.pooling, options.prompt)
     pooling = layout.pooling or family.pooling
+    reads = family.reads
+    if options.probabilities:
+        pooling, reads = PROBABILITIES, "AutoModelForSequenceClassification"
     weights = checkpoint.find_weights(layout.transformer)
     checkpoint.check_weights(weights)
     # A missing pooler would be random; it is only allowed to be missing where it is not used.
-    spare = () if pooling == "pooler" else (r"(^|\.)pooler\.",)
+    own = pooling in ("pooler", PROBABILITIES)
     backbone: Any = checkpoint.load_module(
-        getattr(transformers, family.reads), layout.transformer, weights, allowed_missing=spare
+        getattr(transformers, reads),
+        layout.transformer,
+        weights,
+        allowed_missing=() if own else (r"(^|\.)pooler\.",),
     )
-    if pooling != "pooler" and hasattr(backbone, "pooler"):
+    if not own and hasattr(backbone, "pooler"):
         backbone.pooler = None
     shape = backbone.config
+    if options.probabilities:
+        require_classifier(shape, source.source)
     tokenizer, assets = _tokenizer(layout.transformer)
     vocabulary = max(tokenizer.get_vocab().values(), default=-1) + 1
     if vocabulary > shape.vocab_size:
@@ -104,7 +117,7 @@ def load(
         task="text",
         family=family.model_type,
         pooling=pooling,
-        normalize=normalized and pooling != "none",
+        normalize=normalized and pooling not in ("none", PROBABILITIES),
         inputs=(
             TensorSpec("input_ids", "int64", axes),
             TensorSpec("attention_mask", "int64", axes),
@@ -119,6 +132,7 @@ def load(
             ),
             lowercase=layout.lowercase,
             prompt=layout.prompt,
+            pad_to=family.pad_to and min(family.pad_to, shape.max_position_embeddings),
         ),
     )
     return Encoder(

@@ -18,10 +18,10 @@ from edgessl import image_config
 from edgessl.encoder import Encoder
 from edgessl.encoders import checkpoint
 from edgessl.encoders.families import Family
-from edgessl.encoders.head import Head, HeadPlan
+from edgessl.encoders.head import Head, HeadPlan, own_vector, probabilities, require_classifier
 from edgessl.encoders.options import LoadOptions, output_specs
 from edgessl.errors import CheckpointError, EdgesslError, RecipeError, Unsupported
-from edgessl.spec import EncoderSpec, ImageSpec, Provenance, TensorSpec
+from edgessl.spec import PROBABILITIES, EncoderSpec, ImageSpec, Provenance, TensorSpec
 
 Size = tuple[int, int]
 
@@ -39,10 +39,12 @@ class ImageEncoder(torch.nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         dtype = next(self.backbone.parameters()).dtype
         result = self.backbone(pixel_values=pixel_values.to(dtype), **self.options)
+        if self.head.plan.pooling == PROBABILITIES:
+            return (probabilities(result.logits, self.backbone.config),)
         hidden = result.last_hidden_state
         if hidden.ndim == 4:
             hidden = hidden.flatten(2).transpose(1, 2)
-        pooled = result.pooler_output.flatten(1) if self.head.plan.pooling == "pooler" else None
+        pooled = own_vector(result) if self.head.plan.pooling == "pooler" else None
         outputs: tuple[torch.Tensor, ...] = self.head(hidden, pooled=pooled)
         return outputs
 
@@ -61,9 +63,9 @@ def load(
         RecipeError: an option that only texts have, or an image size that the model cannot take.
         Unsupported: a pooling that this family does not have.
     """
-    from transformers import AutoModel
+    import transformers
 
-    return load_as(AutoModel, directory, family, options, source)
+    return load_as(getattr(transformers, family.reads), directory, family, options, source)
 
 
 def load_as(
@@ -79,6 +81,10 @@ def load_as(
         if value is not None:
             raise RecipeError(f"{flag} is for text encoders; this is an image encoder.")
     pooling = options.pooling or family.pooling
+    if options.probabilities:
+        from transformers import AutoModelForImageClassification
+
+        pooling, auto_class = PROBABILITIES, AutoModelForImageClassification
     if pooling in ("weightedmean", "lasttoken"):
         raise Unsupported(f"--pooling {pooling} is for text encoders; this is an image encoder.")
     if pooling == "cls" and family.prefix == 0:
@@ -86,8 +92,10 @@ def load_as(
     weights = checkpoint.find_weights(directory)
     checkpoint.check_weights(weights)
     # A missing pooler would be random; it is only allowed to be missing where it is not used.
-    spare = () if pooling == "pooler" else (r"(^|\.)pooler\.",)
+    spare = () if pooling in ("pooler", PROBABILITIES) else (r"(^|\.)pooler\.",)
     backbone: Any = checkpoint.load_module(auto_class, directory, weights, allowed_missing=spare)
+    if options.probabilities:
+        require_classifier(backbone.config, source.source)
     if prepare is not None:
         prepare(backbone)
     preprocessor, size = _preprocessor(directory, backbone.config, options.image_size)
@@ -108,7 +116,7 @@ def load_as(
         task="image",
         family=family.model_type,
         pooling=pooling,
-        normalize=bool(options.normalize) and pooling != "none",
+        normalize=bool(options.normalize) and pooling not in ("none", PROBABILITIES),
         inputs=(TensorSpec("pixel_values", "float32", ("batch", channels, *size)),),
         outputs=output_specs("image", pooling, options, shapes),
         preprocessing=ImageSpec(*size, channels),

@@ -264,7 +264,8 @@ def test_what_a_release_does_not_say_is_listed(tmp_path: Path) -> None:
 def test_dinov2_is_used_at_224_pixels(tmp_path: Path) -> None:
     model = network(width=64, heads=1, depth=1, grid=(37, 37), patch=14, scale=True)
     content = {**model.state_dict(), "mask_token": torch.ones(1, 64)}
-    directory, _ = convert_saved(content, tmp_path)
+    directory, converted = convert_saved(content, tmp_path)
+    assert any("positions are interpolated" in line for line in converted.assumptions)
     assert config(directory)["image_size"] == 518
     pixels = read_preprocessing(directory / "preprocessor_config.json")
     assert (pixels.size, pixels.crop, pixels.resample) == (256, (224, 224), 3)

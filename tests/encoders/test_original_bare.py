@@ -41,7 +41,9 @@ def test_robertas_by_their_vocabulary(
     vocabulary: int | None, family: str, head: str, tmp_path: Path
 ) -> None:
     config = bare(save_text_model(tmp_path, "roberta", head, type_vocab_size=1))
-    found = infer_model_type({**config, **({"vocab_size": vocabulary} if vocabulary else {})}, tmp_path)
+    found = infer_model_type(
+        {**config, **({"vocab_size": vocabulary} if vocabulary else {})}, tmp_path
+    )
     assert found is not None
     assert found[0] == family
 
@@ -59,7 +61,9 @@ def test_what_is_not_said_is_not_guessed(tmp_path: Path) -> None:
     config = bare(save_text_model(tmp_path, "bert"))
     assert infer_model_type({**config, "model_type": "bert"}, tmp_path) is None
     assert infer_model_type({**config, "type_vocab_size": 7}, tmp_path) is None
-    assert infer_model_type({k: v for k, v in config.items() if k != "hidden_act"}, tmp_path) is None
+    assert (
+        infer_model_type({k: v for k, v in config.items() if k != "hidden_act"}, tmp_path) is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def test_known_networks_that_are_not_converted(name: str, message: str, tmp_path
     assert message in refuse({name: torch.ones(2)}, tmp_path, Unsupported)
 
 
-@pytest.mark.parametrize("name", ["norm.weight", "blocks.0.attn.proj.bias", "patch_embed.proj.bias"])
+@pytest.mark.parametrize(
+    "name", ["norm.weight", "blocks.0.attn.proj.bias", "patch_embed.proj.bias"]
+)
 def test_a_missing_tensor_is_named_and_never_random(name: str, tmp_path: Path) -> None:
     state = state_of()
     del state[name]

@@ -63,7 +63,10 @@ def vissl(state: State) -> State:
 
 
 def barlow_training(state: State) -> State:
-    projector = {"module.projector.0.weight": torch.ones(2, 2), "module.bn.running_mean": FC["fc.bias"]}
+    projector = {
+        "module.projector.0.weight": torch.ones(2, 2),
+        "module.bn.running_mean": FC["fc.bias"],
+    }
     return {"epoch": 1, "model": {**prefixed("module.backbone.", state), **projector}}
 
 
@@ -87,7 +90,9 @@ WRAPPERS: dict[str, tuple[Callable[[State], State], str]] = {
     "byol": (byol, "ResNet in torchvision's names"),
     "simclr": (lambda s: {"state_dict": prefixed("backbone.", s)}, "ResNet in torchvision's names"),
     "simclr module": (
-        lambda s: {"model": {**prefixed("module.encoder.", s), "module.head.0.bias": torch.ones(1)}},
+        lambda s: {
+            "model": {**prefixed("module.encoder.", s), "module.head.0.bias": torch.ones(1)}
+        },
         "ResNet in torchvision's names",
     ),
     "sequential": (
@@ -120,9 +125,7 @@ def expect_same(model: ResNet, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_features_are_those_of_the_original(
-    name: str, bottlenecks: ResNet, tmp_path: Path
-) -> None:
+def test_features_are_those_of_the_original(name: str, bottlenecks: ResNet, tmp_path: Path) -> None:
     wrap, origin = WRAPPERS[name]
     directory, found = save_and_convert(wrap(bottlenecks.state_dict()), tmp_path)
     assert found.startswith(origin)

@@ -1,9 +1,10 @@
 """Checkpoints in their authors' own layout -> a Hugging Face directory.
 
 The files that papers publish (MAE, DINO, MoCo, I-JEPA, ...) and timm's models hold the same
-networks as transformers, under other names; once renamed they are loaded as any other. Which names are known is a table
-(``edgessl.encoders.original.origins``); how they become those of transformers is one file a
-network. Nothing is guessed in silence: what a file does not say is in ``Converted.assumptions``.
+networks as transformers, under other names; once renamed they are loaded as any other. Which
+names are known is a table (``edgessl.encoders.original.origins``); how they become those of
+transformers is one file a network. Nothing is guessed in silence: what a file does not say is in
+``Converted.assumptions``.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ _LS = (r"^blocks\.(\d+\.)+ls1\.gamma$",)
 
 # The first row that fits is taken: the more a row asks for, the earlier it stands.
 _NAMED = (
-    Origin("MAE training checkpoint", "vit", ("model",), needs=("^decoder_embed",), family="vit_mae"),
+    Origin("MAE training checkpoint", "vit", ("model",), needs=("^decoder_embed",),
+           family="vit_mae"),
     Origin(
         "MAE release", "vit", ("model",),
         lacks=("^head", "^fc_norm", "^dist_token", *_LS), suits=_class_position_is_zero,
@@ -218,8 +219,8 @@ def _refuse(path: Path, content: Mapping[str, Any]) -> NoReturn:
     for pattern, what in _REFUSED:
         if any(re.search(pattern, name) for name in names):
             raise Unsupported(
-                f"{path} holds {what}, which edgessl does not convert: use the Hugging Face version "
-                "of that model."
+                f"{path} holds {what}, which edgessl does not convert: use the Hugging Face "
+                "version of that model."
             )
     if any(re.search(_HUGGING_FACE, name) for name in names):
         raise CheckpointError(
@@ -229,9 +230,9 @@ def _refuse(path: Path, content: Mapping[str, Any]) -> NoReturn:
     seen = f"It has {len(names)} tensors: {some(names)}." if names else "It holds no tensors."
     raise CheckpointError(
         f"{path}: no encoder that edgessl knows. {seen} Accepted: a ViT in timm's names "
-        "(patch_embed.proj.weight, blocks.0.norm1.weight: MAE, DINO, DINOv2, MoCo v3, I-JEPA, timm) "
-        "or a ResNet in torchvision's (conv1.weight, layer1.0.conv1.weight: DINO, MoCo, SwAV, "
-        "Barlow Twins, VICReg, SimCLR, BYOL), also under state_dict, model, teacher or "
+        "(patch_embed.proj.weight, blocks.0.norm1.weight: MAE, DINO, DINOv2, MoCo v3, I-JEPA, "
+        "timm) or a ResNet in torchvision's (conv1.weight, layer1.0.conv1.weight: DINO, MoCo, "
+        "SwAV, Barlow Twins, VICReg, SimCLR, BYOL), also under state_dict, model, teacher or "
         "target_encoder and behind module., backbone. or encoder."
     )
 

@@ -76,6 +76,7 @@ def _require_plain(path: Path, state: State) -> None:
         return tuple(state[name].shape) if name in state else ()
 
     middle, expand = shape("layer1.0.conv2.weight"), shape("layer1.0.conv3.weight")
+    bottleneck = len(middle) == len(expand) == 4
     why = None
     if shape("conv1.weight")[2:] != (7, 7):
         why = "its first layer is not one 7x7 convolution (ResNet-C/D/T, or made for tiny images)"
@@ -83,9 +84,9 @@ def _require_plain(path: Path, state: State) -> None:
         why = "it has no batch normalisation statistics (GroupNorm, or an incomplete file)"
     elif "layer1.0.se.fc1.weight" in state or "layer1.0.se.conv.weight" in state:
         why = "it has squeeze-and-excitation"
-    elif expand and middle[:1] != middle[1:2]:
+    elif bottleneck and middle[0] != middle[1]:
         why = "its 3x3 convolutions are grouped (ResNeXt)"
-    elif expand and expand[0] != _EXPANSION * middle[0]:
+    elif bottleneck and expand[0] != _EXPANSION * middle[0]:
         why = "its bottlenecks are wide (Wide ResNet)"
     if why:
         raise Unsupported(f"{path}: {why}; the ResNet of transformers cannot hold it.")

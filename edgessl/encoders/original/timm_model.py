@@ -35,9 +35,9 @@ _RESNET = r"^(tv_)?resnet(18|26|34|50|101|152)$"
 # Arguments of a changed architecture that the tensors show, or that do nothing at inference.
 _VISIBLE = frozenset(
     "img_size patch_size in_chans num_classes embed_dim depth num_heads mlp_ratio qkv_bias "
-    "init_values class_token no_embed_class reg_tokens global_pool fc_norm drop_rate proj_drop_rate "
-    "attn_drop_rate pos_drop_rate patch_drop_rate drop_path_rate dynamic_img_size weight_init "
-    "fix_init features_only pretrained".split()
+    "init_values class_token no_embed_class reg_tokens global_pool fc_norm drop_rate "
+    "proj_drop_rate attn_drop_rate pos_drop_rate patch_drop_rate drop_path_rate dynamic_img_size "
+    "weight_init fix_init features_only pretrained".split()
 )
 
 
@@ -85,7 +85,8 @@ def read(directory: Path) -> TimmModel:
         raise CheckpointError(f"{path}: pretrained_cfg and model_args must be objects.")
     if hidden := sorted(set(arguments) - _VISIBLE):
         raise Unsupported(
-            f"{path}: model_args has {', '.join(hidden)}, which changes what {architecture} computes."
+            f"{path}: model_args has {', '.join(hidden)}, which changes what {architecture} "
+            "computes."
         )
     heads = arguments.get("num_heads", _HEADS.get(architecture))
     tag = inner.get("tag")
@@ -112,8 +113,9 @@ def check(source: Path, model: TimmModel, layout: str) -> None:
             raise Unsupported(f"{source}: timm {model.architecture} is not converted ({what}).")
     if not known:
         raise Unsupported(
-            f"{source}: timm {model.architecture} is not converted. Of timm: ViT, DeiT and FlexiViT "
-            "(vit_*, deit*_*, flexivit_*) and resnet18 to resnet152. Use a Hugging Face version."
+            f"{source}: timm {model.architecture} is not converted. Of timm: ViT, DeiT and "
+            "FlexiViT (vit_*, deit*_*, flexivit_*) and resnet18 to resnet152. Use a Hugging Face "
+            "version."
         )
 
 

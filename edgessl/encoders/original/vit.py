@@ -20,8 +20,8 @@ from edgessl.encoders.original.vit_names import EPSILON, Shape, config, keeps_ma
 from edgessl.errors import CheckpointError, Unsupported
 
 _HEADS = (
-    r"^(head|heads|head_dist|fc|classifier|projector|projection_head|predictor|prototypes|decoder\w*|"
-    r"dino_head|ibot_head|mask_token|masked_embed|queue|queue_ptr)(\.|$)"
+    r"^(head|heads|head_dist|fc|classifier|projector|projection_head|predictor|prototypes|"
+    r"decoder\w*|dino_head|ibot_head|mask_token|masked_embed|queue|queue_ptr)(\.|$)"
 )
 _HEAD_WIDTH = 64
 _HEADS_OF_WIDTH = {1152: 16, 1280: 16, 1408: 16, 1664: 16}  # so400m, huge, giant, gigantic
@@ -57,6 +57,11 @@ def convert(path: Path, found: Found, model: TimmModel | None) -> Draft:
     image_size = (shape.grid[0] * shape.patch, shape.grid[1] * shape.patch)
     if model is None:
         assumptions.append(f"exact GELU and layer norms with epsilon {EPSILON:g}, as at its origin")
+    if shape.family == "dinov2" and image_size[0] in found.origin.crop and model is None:
+        assumptions.append(
+            "positions are interpolated as transformers does it, without the offset of 0.1 that "
+            "DINOv2's own code adds: vectors differ by about 1e-5 in cosine"
+        )
     return Draft(config(state, shape, image_size), tensors, image_size, assumptions)
 
 
@@ -77,8 +82,8 @@ def _renamed(path: Path, state: State) -> dict[str, torch.Tensor]:
 def _require_plain(path: Path, state: State) -> None:
     if "patch_embed.proj.weight" in state and state["patch_embed.proj.weight"].ndim == 5:
         raise Unsupported(
-            f"{path} encodes video: its patches span frames (V-JEPA, VideoMAE). edgessl takes "
-            "single images and texts."
+            f"{path} encodes video: its patches span frames (V-JEPA, VideoMAE). Such files say "
+            "neither frame count nor image size: use the Hugging Face version of that model."
         )
     for pattern, why in _REFUSED:
         if any(re.search(pattern, name) for name in state):
@@ -159,7 +164,8 @@ def _heads(
     if heads < 1 or width % heads:
         raise CheckpointError(
             f"{path} does not say how many attention heads its width of {width} has, and it is no "
-            f"multiple of {_HEAD_WIDTH}. Save it with timm's config.json, or as a Hugging Face model."
+            f"multiple of {_HEAD_WIDTH}. Save it with timm's config.json, or as a Hugging Face "
+            "model."
         )
     if model is None:
         assumptions.append(f"{heads} heads of {width // heads}: the file does not say")
@@ -169,7 +175,7 @@ def _heads(
 def _grid(path: Path, state: State, model: TimmModel | None, patch: int) -> tuple[int, int]:
     count = dimension(path, state, "pos_embed", 3)[1]
     tokens = len(special(state))
-    registers = state["reg_token"].shape[1] if "reg_token" in state else 0
+    registers = dimension(path, state, "reg_token", 3)[1] if "reg_token" in state else 0
     choices = (count - tokens, count, count - tokens - registers)
     if model is not None:
         grid = (model.image_size[0] // patch, model.image_size[1] // patch)
@@ -212,7 +218,7 @@ def _require_dinov2(path: Path, shape: Shape) -> None:
 
 
 def _fill_dinov2(state: dict[str, torch.Tensor], shape: Shape) -> None:
-    """What DINOv2 has and this does not, as what changes nothing: scales of one, an unused token."""
+    """What DINOv2 has and this has not, so that nothing changes: scales of 1, an unused token."""
     if not any(re.search(r"\.ls[12]\.gamma$", name) for name in state):
         for number in range(shape.depth):
             for name in ("ls1", "ls2"):
