@@ -15,7 +15,9 @@ _READ = frozenset(
     "feature_extractor_type feature_size sampling_rate padding_value do_normalize "
     "padding_side return_attention_mask".split()
 )
-_HARMLESS = frozenset("processor_class _processor_class return_tensors transformers_version".split())
+_HARMLESS = frozenset(
+    "processor_class _processor_class return_tensors transformers_version".split()
+)
 
 
 @dataclass(frozen=True)

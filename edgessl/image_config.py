@@ -1,4 +1,4 @@
-"""preprocessor_config.json, in its old and new spellings, as plain data."""
+"""preprocessor_config.json of images and videos, in old and new spellings, as plain data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from edgessl import assets
 from edgessl.errors import Unsupported
 
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
+VIDEO_PREPROCESSOR_CONFIG = "video_preprocessor_config.json"
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 _BILINEAR, _BICUBIC = 2, 3  # PIL.Image.Resampling
 _STANDARD = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -69,18 +71,36 @@ _PROCESSORS = {
     "DINOv3ViTImageProcessor": _Defaults(
         resample=_BILINEAR, crop_size=None, mean_std=_IMAGENET, square=True
     ),
+    "VideoMAEImageProcessor": _Defaults(
+        _SHORTEST, _BILINEAR, do_center_crop=True, square=False
+    ),
+    "VideoMAEVideoProcessor": _Defaults(
+        _SHORTEST, _BILINEAR, do_center_crop=True, square=False
+    ),
+    # It resizes with torchvision where edgessl does with Pillow: about one grey level apart.
+    "VJEPA2VideoProcessor": _Defaults(
+        resample=_BILINEAR, do_center_crop=True, crop_size=256, mean_std=_IMAGENET
+    ),
 }
 
 _READ = frozenset(
     "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize "
-    "image_mean image_std default_to_square image_processor_type feature_extractor_type".split()
+    "image_mean image_std default_to_square image_processor_type feature_extractor_type "
+    "video_processor_type".split()
 )
 # Keys that cannot change the pixels of an RGB image; what is not known to be so is refused.
 _HARMLESS = frozenset(
     "do_convert_rgb do_reduce_labels reduce_labels processor_class _processor_class pad_size "
     "_valid_processor_keys _valid_kwargs_names input_data_format device return_tensors "
-    "disable_grouping image_seq_length transformers_version _name_or_path".split()
+    "disable_grouping image_seq_length transformers_version _name_or_path "
+    "do_sample_frames num_frames fps".split()  # edgessl samples as many as the model takes
 )
+
+
+def video_config(directory: Path) -> Path:
+    """The file that says how frames are prepared: a video processor's, else an image processor's."""
+    path = directory / VIDEO_PREPROCESSOR_CONFIG
+    return path if path.is_file() else directory / PREPROCESSOR_CONFIG
 
 
 def read(path: Path) -> ImageConfig:
@@ -103,6 +123,8 @@ def read(path: Path) -> ImageConfig:
         crop = _crop(path, config, defaults)
     if convnext and isinstance(size, int):
         size, crop = _convnext(size, _number(path, "crop_pct", config.get("crop_pct", 224 / 256)))
+    if defaults is _PROCESSORS["VJEPA2VideoProcessor"] and crop and size:
+        size = int(crop[0] * 256 / 224)  # whatever the file says: so does the library
     default_mean, default_std = defaults.mean_std
     normalize = config.get("do_normalize", True)
     return ImageConfig(
@@ -122,6 +144,7 @@ def read(path: Path) -> ImageConfig:
 def _defaults(path: Path, config: dict[str, Any]) -> _Defaults:
     kind = str(
         config.get("image_processor_type")
+        or config.get("video_processor_type")
         or config.get("feature_extractor_type")  # before transformers 4.26
         or "ViTImageProcessor"
     )

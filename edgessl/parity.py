@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from edgessl.backend import Arrays
 from edgessl.errors import BundleError
-from edgessl.spec import FEATURES_NAME, EncoderSpec, ImageSpec
+from edgessl.spec import FEATURES_NAME, AudioSpec, EncoderSpec, ImageSpec, VideoSpec
+
+_KINDS = {1: "audio", 3: "image", 4: "video"}  # dimensions of an item
 
 Run = Callable[[Arrays], Arrays]
 Prepare = Callable[[list[Any]], Arrays]
@@ -58,7 +60,7 @@ _TEXTS: tuple[tuple[str, ...], ...] = (
 class Batch:
     """Raw golden items, the graph's inputs made from them, and the encoder's fp32 outputs."""
 
-    items: list[Any]  # str, or uint8 (H, W, 3)
+    items: list[Any]  # str; uint8 (H, W, 3) or (frames, H, W, 3); int16 (samples,)
     inputs: Arrays
     outputs: Arrays
 
@@ -86,10 +88,20 @@ class Parity:
 
 
 def golden_items(spec: EncoderSpec) -> list[list[Any]]:
-    """Batches of texts or of uint8 RGB images: several lengths, sizes and batch sizes."""
-    if isinstance(spec.preprocessing, ImageSpec):
-        images = _images(spec.preprocessing)
+    """Batches of what the encoder takes, of several lengths, sizes and batch sizes.
+
+    Texts; uint8 RGB images or clips of such frames; int16 waveforms.
+    """
+    prepared = spec.preprocessing
+    if isinstance(prepared, ImageSpec):
+        images = _images(prepared)
         return [images[:1], images[1:4], images[4:]]
+    if isinstance(prepared, AudioSpec):
+        waveforms = _waveforms(prepared)
+        return [waveforms[:1], waveforms[1:4], waveforms[4:]]
+    if isinstance(prepared, VideoSpec):
+        clips = _clips(prepared)
+        return [clips[:1], clips[1:]]
     return [list(batch) for batch in _TEXTS]
 
 
@@ -102,7 +114,9 @@ def make_reference(spec: EncoderSpec, prepare: Prepare, encoder: Run) -> list[Ba
     return batches
 
 
-def compare(reference: Sequence[Batch], run: Run, precision: str) -> Parity:
+def compare(
+    reference: Sequence[Batch], run: Run, precision: str, spec: EncoderSpec
+) -> Parity:
     """Run the reference's inputs through *run* and compare what comes out, row by row.
 
     A row is a pooled vector, and a real token's features where the encoder puts those out.
@@ -112,8 +126,9 @@ def compare(reference: Sequence[Batch], run: Run, precision: str) -> Parity:
     for batch in reference:
         actual = run(batch.inputs)
         for name, expected in batch.outputs.items():
-            keep = batch.inputs.get("attention_mask") if name == FEATURES_NAME else None
-            rows = slice(None) if keep is None else keep.astype(bool)
+            features = name == FEATURES_NAME
+            real = spec.real_tokens(batch.inputs, expected.shape[1]) if features else None
+            rows = slice(None) if real is None else real
             want = expected[rows].reshape(-1, expected.shape[-1]).astype(np.float64)
             got = actual[name][rows].reshape(-1, expected.shape[-1]).astype(np.float64)
             cosines.append(cosine(want, got))
@@ -137,13 +152,16 @@ def cosine(
 
 
 def save(reference: Sequence[Batch], path: Path) -> None:
-    """Write ``reference.npz``: ``N/text`` or ``N/image/K``, ``N/in/NAME``, ``N/out/NAME``."""
+    """Write ``reference.npz``: ``N/text`` or ``N/KIND/K``, ``N/in/NAME``, ``N/out/NAME``.
+
+    KIND is ``image``, ``audio`` or ``video``.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for number, batch in enumerate(reference):
         if isinstance(batch.items[0], str):
             arrays[f"{number}/text"] = np.array(batch.items)
         else:
-            arrays |= {f"{number}/image/{k}": image for k, image in enumerate(batch.items)}
+            arrays |= {f"{number}/{_KINDS[a.ndim]}/{k}": a for k, a in enumerate(batch.items)}
         arrays |= {f"{number}/in/{name}": array for name, array in batch.inputs.items()}
         arrays |= {f"{number}/out/{name}": array for name, array in batch.outputs.items()}
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
@@ -163,7 +181,7 @@ def read(path: Path) -> list[Batch]:
                 batch = batches.setdefault(int(number), Batch([], {}, {}))
                 if kind == "text":
                     batch.items.extend(str(text) for text in arrays[key])
-                elif kind == "image":
+                elif kind in _KINDS.values():
                     batch.items.append(arrays[key])
                 else:
                     {"in": batch.inputs, "out": batch.outputs}[kind][rest[0]] = arrays[key]
@@ -196,3 +214,51 @@ def _image(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.
     picture += rng.normal(0, 6, picture.shape)
     pixels: npt.NDArray[np.uint8] = picture.clip(0, 255).astype(np.uint8)
     return pixels
+
+
+def _waveforms(spec: AudioSpec) -> list[npt.NDArray[np.int16]]:
+    """Tones, chirps and bursts of noise of several lengths; the same every time."""
+    rng = np.random.default_rng(21)
+    rate, longest = spec.sampling_rate, spec.max_samples
+    waveforms = []
+    for seconds in (0.6, 0.9, 0.3, 0.05, 0.5, 0.7, 0.02):
+        length = min(max(int(seconds * rate), spec.shortest), longest)
+        t = np.arange(length) / rate
+        wave = np.zeros(length)
+        for _ in range(3):
+            pitch, glide = rng.uniform(80, rate / 8), rng.uniform(-1, 1)
+            loud = rng.uniform(0.05, 0.3) * (1 + np.sin(2 * np.pi * rng.uniform(1, 8) * t))
+            wave += loud * np.sin(2 * np.pi * pitch * t * (1 + glide * t))
+        for start in rng.integers(0, length, 2):
+            burst = wave[start : start + rate // 20]
+            burst += rng.normal(0, 0.2, len(burst))
+        wave += rng.normal(0, 0.01, length)
+        waveforms.append((wave.clip(-1, 1) * 32767).astype(np.int16))
+    return waveforms
+
+
+def _clips(spec: VideoSpec) -> list[npt.NDArray[np.uint8]]:
+    """Soft discs that move, in clips of several lengths and sizes; the same every time."""
+    rng = np.random.default_rng(22)
+    height, width, frames = spec.height, spec.width, spec.frames
+    shapes = [
+        (frames, height, width),
+        (max(frames // 2, 1), height, width * 3 // 2),
+        (frames * 2 + 1, max(height // 2, 1), max(width // 2, 1)),
+    ]
+    clips = []
+    for count, rows, columns in shapes:
+        y, x = np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j]
+        start, step = rng.uniform(0, 1, (4, 2)), rng.uniform(-1, 1, (4, 2))
+        radius, colour = rng.uniform(0.1, 0.4, 4), rng.uniform(0, 255, (4, 3))
+        clip = np.empty((count, rows, columns, 3), np.uint8)
+        for number in range(count):
+            picture = np.full((rows, columns, 3), 110.0) + 60 * (x - y)[..., None]
+            for disc in range(4):
+                centre = start[disc] + step[disc] * number / count
+                distance = np.hypot(y - centre[0], x - centre[1])
+                alpha = 1 / (1 + np.exp((distance - radius[disc]) * 40))
+                picture += alpha[..., None] * (colour[disc] - picture)
+            clip[number] = picture.clip(0, 255)
+        clips.append(clip)
+    return clips

@@ -17,7 +17,7 @@ from edgessl.bundle import Manifest
 from edgessl.errors import ParityError, RecipeError, require
 from edgessl.recipe import Recipe
 from edgessl.source import Source, open_source, own_precision, prepare_with
-from edgessl.spec import EncoderSpec, TextSpec
+from edgessl.spec import AudioSpec, EncoderSpec, TextSpec
 from edgessl.write_errors import native_writers
 
 _LIBRARIES = (
@@ -67,7 +67,7 @@ def build(
     if quantizes and not recipe.calibration:
         raise RecipeError(
             "--precision int8 needs --calibration: a few hundred real inputs (a text file with a "
-            "text a line, a folder of images, or an .npy of images)."
+            "text a line; a folder of images, of .wav files or of folders of frames; or an .npy)."
         )
     if quantizes:  # what can be known before the long work
         if not Path(str(recipe.calibration)).exists():
@@ -154,7 +154,7 @@ def verify(path: Path, report: Report = silent) -> dict[str, Any]:
 
     reference = parity.read(path / bundle.REFERENCE)
     with session.load(path) as opened:
-        result = parity.compare(reference, opened.run, manifest.precision)
+        result = parity.compare(reference, opened.run, manifest.precision, manifest.encoder)
         same = all(_same_inputs(batch.inputs, opened.prepare(batch.items)) for batch in reference)
         ran = opened.describe()
     return {
@@ -187,20 +187,10 @@ def _profiles(
     spec: EncoderSpec,
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
     """Smallest, optimal and largest shape of every input."""
-    longest = spec.preprocessing.max_length if isinstance(spec.preprocessing, TextSpec) else 1
-    sizes = (
-        {"batch": 1, "sequence": 1},
-        {"batch": 8, "sequence": min(64, longest)},
-        {"batch": 32, "sequence": longest},
-    )
-    profiles = {}
-    for tensor in spec.inputs:
-        low, best, high = (
-            tuple(size[axis] if isinstance(axis, str) else axis for axis in tensor.shape)
-            for size in sizes
-        )
-        profiles[tensor.name] = (low, best, high)
-    return profiles
+    low = spec.shapes(lambda axis: axis.smallest)
+    best = spec.shapes(lambda axis: axis.usual)
+    high = spec.shapes(lambda axis: axis.largest)
+    return {name: (low[name], best[name], high[name]) for name in low}
 
 
 def _identity(source: Source, recipe: Recipe, calibration: dict[str, Any] | None) -> dict[str, Any]:
@@ -228,6 +218,9 @@ def _public(recipe: Recipe, source: Source) -> dict[str, Any]:
     data["features"] = source.spec.has_features
     if isinstance(source.spec.preprocessing, TextSpec):
         data["max_length"] = source.spec.preprocessing.max_length
+    if isinstance(source.spec.preprocessing, AudioSpec):
+        spec = source.spec.preprocessing
+        data["max_seconds"] = spec.max_samples // spec.sampling_rate
     if recipe.calibration:
         data["calibration"] = Path(recipe.calibration).name
     return data
@@ -245,10 +238,8 @@ def _parity(
         note = {"stand_in": f"its ONNX, run by {stand_in}: no engine can run on this machine"}
     backend: Backend = target.resolve(opener)(stage, manifest, RuntimeOptions())
     try:
-        return parity.compare(reference, backend.run, manifest.precision), {
-            **backend.describe(),
-            **note,
-        }
+        result = parity.compare(reference, backend.run, manifest.precision, manifest.encoder)
+        return result, {**backend.describe(), **note}
     finally:
         backend.close()
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Task = Literal["text", "image", "audio", "video"]
 TASKS: tuple[Task, ...] = ("text", "image", "audio", "video")
@@ -202,6 +206,21 @@ class EncoderSpec:
     @property
     def has_features(self) -> bool:
         return any(spec.name == FEATURES_NAME for spec in self.outputs)
+
+    def real_tokens(
+        self, inputs: Mapping[str, npt.NDArray[Any]], tokens: int
+    ) -> npt.NDArray[np.bool_] | None:
+        """Which of so many features are no padding: ``(batch, tokens)``; None: every one."""
+        mask = inputs.get("attention_mask")
+        if mask is None:
+            return None
+        if isinstance(self.preprocessing, AudioSpec):
+            import numpy as np
+
+            frames = self.preprocessing.frames(mask.sum(axis=1))
+            real: npt.NDArray[np.bool_] = np.arange(tokens) < frames[:, None]
+            return real
+        return mask.astype(bool)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -40,6 +40,12 @@ def minilm() -> Path:
     return directory
 
 
+def rxnmapper() -> Path:
+    """Directory of RXNMapper's ALBERT, a masked language model of chemical reactions (3 MB)."""
+    inside = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
+    return _fetch_pip("rxnmapper==0.4.3") / inside
+
+
 def sentences() -> list[str]:
     """3,000 review sentences: 1,000 each from IMDb, Yelp and Amazon (npm ``sentiment``)."""
     fixtures = _fetch_npm("sentiment@5.0.2") / "test" / "fixtures"

@@ -33,14 +33,16 @@ class ImagePreprocessor:
     levels: Pixels
 
     @staticmethod
-    def open(directory: Path, spec: ImageSpec) -> ImagePreprocessor:
-        """Read ``preprocessor_config.json`` from *directory*.
+    def open(
+        directory: Path, spec: ImageSpec, name: str = image_config.PREPROCESSOR_CONFIG
+    ) -> ImagePreprocessor:
+        """Read ``preprocessor_config.json``, or the file *name*, from *directory*.
 
         Raises:
             BundleError: the file is missing or damaged, or gives images of another size.
             Unsupported: it asks for something that edgessl does not do to an image; names it.
         """
-        path = directory / image_config.PREPROCESSOR_CONFIG
+        path = directory / name
         if spec.channels != 3:
             raise Unsupported(
                 f"{path}: images with {spec.channels} channels are not supported, only 3 (RGB)."

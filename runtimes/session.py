@@ -1,9 +1,9 @@
-"""The noun ``Session``: an opened bundle. Texts or images in, numpy vectors out."""
+"""The noun ``Session``: an opened bundle. Texts, images, audio or videos in, numpy vectors out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,13 +15,24 @@ from edgessl import bundle
 from edgessl.backend import Arrays, Backend, RuntimeOptions
 from edgessl.bundle import Manifest
 from edgessl.errors import BundleError, RecipeError, Unsupported
+from edgessl.runtimes.audio import AudioPreprocessor
+from edgessl.runtimes.batches import (
+    BATCH_CLIPS,
+    BATCH_SAMPLES,
+    BATCH_TOKENS,
+    READ_AHEAD,
+    ByLength,
+    Feeder,
+    InOrder,
+)
 from edgessl.runtimes.image import ImagePreprocessor
 from edgessl.runtimes.text import TextPreprocessor
-from edgessl.spec import FEATURES_NAME, EncoderSpec, TextSpec
+from edgessl.runtimes.video import VideoPreprocessor
+from edgessl.spec import FEATURES_NAME, AudioSpec, Axis, EncoderSpec, TextSpec, VideoSpec
 from edgessl.target import get, resolve
 
-BATCH_ITEMS = 32
-BATCH_TOKENS = 4096  # padding included: long texts go in smaller batches
+# What the dynamic axes count, for messages.
+_COUNTED = {"sequence": "tokens a text", "samples": "samples a recording"}
 
 Vectors = npt.NDArray[np.float32]
 
@@ -58,21 +69,20 @@ def load(
     backend: Backend = resolve(get(manifest.target).opener)(
         directory, manifest, RuntimeOptions(device, threads)
     )
-    return Session(manifest, backend, _preprocessor(directory, manifest.encoder))
+    return Session(manifest, backend, open_preprocessor(directory, manifest.encoder))
 
 
-def open_preprocessor(directory: Path, spec: EncoderSpec) -> Callable[[Sequence[Any]], Arrays]:
-    """What turns a list of texts or images into one batch of the graph's inputs."""
-    prepare = _preprocessor(directory, spec)
-    if isinstance(prepare, TextPreprocessor):
-        return prepare
-    return lambda items: {"pixel_values": prepare(items)}
-
-
-def _preprocessor(directory: Path, spec: EncoderSpec) -> TextPreprocessor | ImagePreprocessor:
-    if isinstance(spec.preprocessing, TextSpec):
-        return TextPreprocessor.open(directory, spec.preprocessing)
-    return ImagePreprocessor.open(directory, spec.preprocessing)
+def open_preprocessor(directory: Path, spec: EncoderSpec) -> Feeder:
+    """What turns a list of texts, images, waveforms or clips into batches of the graph's inputs."""
+    prepared, name = spec.preprocessing, spec.inputs[0].name
+    if isinstance(prepared, TextSpec):
+        return ByLength(TextPreprocessor.open(directory, prepared), BATCH_TOKENS)
+    if isinstance(prepared, AudioSpec):
+        opened = AudioPreprocessor.open(directory, prepared)
+        return ByLength(opened, BATCH_SAMPLES, ahead=READ_AHEAD)
+    if isinstance(prepared, VideoSpec):
+        return InOrder(VideoPreprocessor.open(directory, prepared), name, BATCH_CLIPS)
+    return InOrder(ImagePreprocessor.open(directory, prepared), name)
 
 
 class Session:
@@ -82,7 +92,7 @@ class Session:
         self,
         manifest: Manifest,
         backend: Backend,
-        preprocessor: TextPreprocessor | ImagePreprocessor,
+        preprocessor: Feeder,
     ) -> None:
         self.manifest = manifest
         self.preprocessor = preprocessor
@@ -94,17 +104,20 @@ class Session:
         return self.manifest.variant
 
     def embed(self, items: Sequence[Any] | npt.NDArray[np.generic]) -> Vectors:
-        """Embed texts or images.
+        """Embed texts, images, audio or videos.
 
         Args:
             items: for a text bundle, strings. For an image bundle, paths, bytes, PIL images or
-                uint8 arrays ``(H, W, 3)``, or one array ``(n, H, W, 3)``.
+                uint8 arrays ``(H, W, 3)``, or one array ``(n, H, W, 3)``. For audio, mono
+                waveforms (float, int16 or int32 arrays at the bundle's sampling rate), or WAV
+                files as paths or bytes. For videos, uint8 arrays ``(frames, H, W, 3)``, lists of
+                frames, or folders of image files.
 
         Returns:
             ``(n, dim)`` float32, row i for item i.
 
         Raises:
-            RecipeError: an item that is not a text or an image; says which.
+            RecipeError: an item that is not what the bundle takes; says which.
             Unsupported: the bundle was exported with pooling ``none``.
         """
         name = self.manifest.encoder.vector
@@ -121,7 +134,8 @@ class Session:
         return vectors
 
     def features(self, items: Sequence[Any] | npt.NDArray[np.generic]) -> list[Vectors]:
-        """Token or patch features of each item, padding removed: a list of ``(tokens, dim)``.
+        """Token, patch or frame features of each item, without padding: a list of
+        ``(tokens, dim)``.
 
         Raises:
             Unsupported: the bundle was exported without ``--features``.
@@ -132,18 +146,15 @@ class Session:
         features: list[Vectors] = [np.empty((0, 0), np.float32)] * len(items)
         for rows, inputs, outputs in self._batches(items):
             hidden = outputs[FEATURES_NAME]
-            mask = inputs.get("attention_mask")
+            real = self.manifest.encoder.real_tokens(inputs, hidden.shape[1])
             for position, row in enumerate(rows):
                 item = hidden[position]
-                features[row] = item if mask is None else item[mask[position].astype(bool)]
+                features[row] = item if real is None else item[real[position]]
         return features
 
     def prepare(self, items: Sequence[Any]) -> Arrays:
-        """One batch of the graph's inputs from texts or images, as ``run`` takes them."""
-        prepare = self.preprocessor
-        if isinstance(prepare, TextPreprocessor):
-            return prepare(items)
-        return {"pixel_values": prepare(items)}
+        """One batch of the graph's inputs from items as ``embed`` takes them, for ``run``."""
+        return self.preprocessor(items)
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
         """Run the graph on ready inputs, one batch: names, dtypes and shapes as the manifest says.
@@ -173,13 +184,9 @@ class Session:
                         f"the inputs differ in their {axis}: {name} has {size}, "
                         f"another input {sizes[axis]}."
                     )
-        prepared = self.manifest.encoder.preprocessing
-        # Beyond its position table a graph fails or, on some runtimes, says nonsense in silence.
-        if isinstance(prepared, TextSpec) and sizes.get("sequence", 0) > prepared.max_length:
-            raise RecipeError(
-                f"the inputs have {sizes['sequence']} tokens a text, this bundle takes at most "
-                f"{prepared.max_length}."
-            )
+        for name, axis in self.manifest.encoder.axes.items():
+            if name != "batch":
+                _check_size(sizes.get(name, axis.smallest), axis, _COUNTED[name])
         return self._backend.run(inputs)
 
     def describe(self) -> dict[str, Any]:
@@ -203,39 +210,18 @@ class Session:
 
     def _batches(self, items: Sequence[Any] | npt.NDArray[np.generic]) -> Any:
         """Yield (rows, inputs, outputs) until every item has been through the graph."""
-        prepare = self.preprocessor
-        if isinstance(prepare, TextPreprocessor):
-            encodings = prepare.encode(list(items))
-            for rows in token_batches(prepare.lengths(encodings).tolist()):
-                inputs = prepare.batch([encodings[row] for row in rows])
-                yield rows, inputs, self._backend.run(inputs)
-            return
-        for start in range(0, len(items), BATCH_ITEMS):
-            rows = list(range(start, min(start + BATCH_ITEMS, len(items))))
-            images = {"pixel_values": prepare(items[start : start + BATCH_ITEMS], first=start)}
-            yield rows, images, self._backend.run(images)
+        for rows, inputs in self.preprocessor.batches(items):
+            yield rows, inputs, self._backend.run(inputs)
+
+
+def _check_size(size: int, axis: Axis, unit: str) -> None:
+    # Beyond its position table a graph fails or, on some runtimes, says nonsense in silence.
+    if size > axis.largest or (size < axis.smallest and axis.smallest > 1):
+        limit = f"most {axis.largest}" if size > axis.largest else f"least {axis.smallest}"
+        raise RecipeError(f"the inputs have {size} {unit}, this bundle takes at {limit}.")
 
 
 def _check_list(items: object) -> None:
     listed = hasattr(items, "__len__") and hasattr(items, "__getitem__")
     if not listed or isinstance(items, (str, bytes, Mapping)):
         raise RecipeError("a session takes a list: embed([item]), not embed(item).")
-
-
-def token_batches(
-    lengths: Sequence[int], items: int = BATCH_ITEMS, tokens: int = BATCH_TOKENS
-) -> list[list[int]]:
-    """Deal rows into batches of similar length, the longest first.
-
-    No batch has more than *items* rows or, once padded, more than *tokens* tokens (a single row
-    may). Every row is in exactly one batch.
-    """
-    batches: list[list[int]] = []
-    widest = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        full = not batches or len(batches[-1]) == items
-        if full or (len(batches[-1]) + 1) * widest > tokens:
-            batches.append([])
-            widest = max(lengths[row], 1)
-        batches[-1].append(row)
-    return batches

@@ -119,9 +119,7 @@ def save_text_model(
     kind = _CLASSES.get(family, prefix + head) if head == "Model" else prefix + head
     if prefix.endswith("T5"):
         settings.pop("max_position_embeddings")
-    model = getattr(transformers, kind)(
-        getattr(transformers, f"{prefix}Config")(**settings)
-    )
+    model = getattr(transformers, kind)(getattr(transformers, f"{prefix}Config")(**settings))
     fill(model, seed=len(family))
     model.save_pretrained(directory)
     return directory

@@ -134,7 +134,7 @@ MISTAKES: list[tuple[str, int, tuple[str, ...]]] = [
     ("export mae -t onnx --workspace-mb 9", 2, ("--workspace-mb", "tensorrt")),
     ("export /no/such/dir -t onnx", 2, ("no such directory", "/no/such/dir")),
     ("export ./mea -t onnx", 2, ("no such directory", "'mae'")),
-    ("export a-file -t onnx", 2, ("a-file", "is a file", "directory")),
+    ("export a-file -t onnx", 2, ("a-file", "not a weights file", "directory")),
     ("export empty -t onnx", 2, ("empty has no config.json",)),
     ("export gpt2 -t onnx", 3, ("gpt2", "decoder-only", "encoders")),
     ("export truncated -t onnx", 2, ("model.safetensors is truncated", "100000 of", "again")),

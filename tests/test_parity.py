@@ -83,7 +83,9 @@ def test_what_is_not_finite_counts_as_opposite(bad: float) -> None:
     right = vectors([bad, 2], [3, 4], [1, 1])
     np.testing.assert_allclose(parity.cosine(left, right), [-1, 1, -1])
     outputs = {"sentence_embedding": left[:2]}
-    result = parity.compare([batch(outputs)], lambda _: {"sentence_embedding": right[:2]}, "int8")
+    result = parity.compare(
+        [batch(outputs)], lambda _: {"sentence_embedding": right[:2]}, "int8", text_spec()
+    )
     assert not result.within
     assert (result.cosine_min, result.max_abs_diff) == (-1.0, np.inf)
 
@@ -92,7 +94,10 @@ def test_compare_counts_rows_of_all_batches() -> None:
     want = vectors([1, 0], [0, 1])
     answers = iter([want, vectors([1, 1], [0, 3])])
     result = parity.compare(
-        [batch({"v": want}), batch({"v": want})], lambda _: {"v": next(answers)}, "fp32"
+        [batch({"v": want}), batch({"v": want})],
+        lambda _: {"v": next(answers)},
+        "fp32",
+        text_spec(),
     )
     assert result.rows == 4
     assert result.cosine_min == pytest.approx(0.5**0.5)
@@ -110,7 +115,7 @@ def test_compare_hands_over_the_inputs() -> None:
         return {"v": vectors([1, 0], [0, 1])}
 
     one = batch({"v": vectors([1, 0], [0, 1])})
-    assert parity.compare([one], run, "fp32").within
+    assert parity.compare([one], run, "fp32", text_spec()).within
     assert seen == [one.inputs]
 
 
@@ -119,10 +124,10 @@ def test_features_of_padding_do_not_count() -> None:
     other = hidden.copy()
     other[0, 2] = np.nan  # the one padded token
     golden = batch({"last_hidden_state": hidden})
-    result = parity.compare([golden], lambda _: {"last_hidden_state": other}, "fp32")
+    result = parity.compare([golden], lambda _: {"last_hidden_state": other}, "fp32", text_spec())
     assert (result.rows, result.within, result.max_abs_diff) == (5, True, 0)
     other[1, 2] *= -1
-    result = parity.compare([golden], lambda _: {"last_hidden_state": other}, "fp32")
+    result = parity.compare([golden], lambda _: {"last_hidden_state": other}, "fp32", text_spec())
     assert not result.within
     assert result.cosine_min == pytest.approx(-1)
 

@@ -23,6 +23,10 @@ normalize = false
 features = true
 max_length = 128
 image_size = [64, 48]
+prompt = "query"
+dimensions = 64
+tower = "text"
+probabilities = true
 
 [quantize]
 precision = "int8"
@@ -55,6 +59,10 @@ def test_every_field_has_a_key(tmp_path: Path) -> None:
         features=True,
         max_length=128,
         image_size=(64, 48),
+        prompt="query",
+        dimensions=64,
+        tower="text",
+        probabilities=True,
         calibration="texts.txt",
         samples=17,
         seed=4,

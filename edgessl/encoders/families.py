@@ -36,6 +36,8 @@ class Family:
 
 _TEXT = "edgessl.encoders.text:load"
 _IMAGE = "edgessl.encoders.vision:load"
+_AUDIO = "edgessl.encoders.audio:load"
+_VIDEO = "edgessl.encoders.video:load"
 
 FAMILIES: dict[str, Family] = {
     row.model_type: row
@@ -81,6 +83,12 @@ FAMILIES: dict[str, Family] = {
         Family("swin", "image", _IMAGE, "pooler", prefix=0),
         Family("convnextv2", "image", _IMAGE, "pooler", prefix=0),
         Family("resnet", "image", _IMAGE, "pooler", prefix=0),
+        Family("wav2vec2", "audio", _AUDIO),
+        Family("hubert", "audio", _AUDIO),
+        Family("wavlm", "audio", _AUDIO),
+        Family("data2vec-audio", "audio", _AUDIO),
+        Family("videomae", "video", _VIDEO),
+        Family("vjepa2", "video", _VIDEO),
     )
 }
 

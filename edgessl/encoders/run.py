@@ -23,19 +23,17 @@ def forward(encoder: Encoder, inputs: Arrays) -> Arrays:
 def compute(encoder: Encoder) -> dict[str, Any]:
     """Parameters, and floating-point operations (2 a multiply-add) of one item.
 
-    A text is counted at 128 tokens, or at its encoder's longest input if that is less.
+    A text is counted at 128 tokens and a recording at one second, or at the encoder's longest
+    input if that is less.
     """
-    sequence = min(128, getattr(encoder.spec.preprocessing, "max_length", 1))
-    sizes = {"batch": 1, "sequence": sequence}
-    shapes = {
-        spec.name: [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
-        for spec in encoder.spec.inputs
-    }
+    counted = encoder.spec.shapes(lambda axis: axis.counted)
+    shapes = {name: list(shape) for name, shape in counted.items()}
     tensors = {
         spec.name: torch.ones(shapes[spec.name], dtype=getattr(torch, spec.dtype))
         for spec in encoder.spec.inputs
     }
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    # Not in inference mode: the counter's module hooks look for gradients and find views of none.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder.module(**tensors)
     return {
         "parameters": sum(p.numel() for p in encoder.module.parameters()),

@@ -16,7 +16,7 @@ import edgessl
 from edgessl import bundle
 from edgessl.backend import Arrays
 from edgessl.errors import BundleError, DeviceMismatch, RecipeError, Unsupported
-from edgessl.runtimes import session as sessions
+from edgessl.runtimes.batches import BATCH_ITEMS
 from edgessl.runtimes.openvino_session import arithmetic
 from edgessl.runtimes.session import Session
 from tests.builders import POSITIONS, random_texts
@@ -111,7 +111,7 @@ def test_batches_seen_by_the_backend(fake: tuple[Session, Fake]) -> None:
     texts = ["a" * length for length in range(1, 21)] * 5
     vectors = session.embed(texts)
     assert sum(rows for rows, _ in backend.shapes) == len(texts)
-    assert all(rows <= sessions.BATCH_ITEMS for rows, _ in backend.shapes)
+    assert all(rows <= BATCH_ITEMS for rows, _ in backend.shapes)
     widths = [width for _, width in backend.shapes]
     assert widths == sorted(widths, reverse=True)
     expected = [float(session.prepare([text])["input_ids"].sum()) for text in texts]

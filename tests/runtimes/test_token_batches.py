@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgessl.runtimes.session import BATCH_ITEMS, BATCH_TOKENS, token_batches
+from edgessl.runtimes.batches import BATCH_ITEMS, BATCH_TOKENS, token_batches
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=200)
 
