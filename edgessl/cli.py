@@ -70,6 +70,7 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on
 )
 @click.option("--features", is_flag=True, default=None, help="Also put out last_hidden_state.")
 @click.option("--max-length", type=int, help="Tokens a text is cut at.  [default: the model's own]")
+@click.option("--max-seconds", type=int, help="Where audio is cut.  [default: 30]")
 @click.option("--prompt", metavar="NAME", help="One of the model's prompts, before every text.")
 @click.option("--image-size", metavar="N|HxW", help="Pixels.  [default: the model's own]")
 @click.option("--dimensions", type=int, help="Keep the first so many of the vector (Matryoshka).")

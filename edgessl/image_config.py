@@ -71,12 +71,8 @@ _PROCESSORS = {
     "DINOv3ViTImageProcessor": _Defaults(
         resample=_BILINEAR, crop_size=None, mean_std=_IMAGENET, square=True
     ),
-    "VideoMAEImageProcessor": _Defaults(
-        _SHORTEST, _BILINEAR, do_center_crop=True, square=False
-    ),
-    "VideoMAEVideoProcessor": _Defaults(
-        _SHORTEST, _BILINEAR, do_center_crop=True, square=False
-    ),
+    "VideoMAEImageProcessor": _Defaults(_SHORTEST, _BILINEAR, do_center_crop=True, square=False),
+    "VideoMAEVideoProcessor": _Defaults(_SHORTEST, _BILINEAR, do_center_crop=True, square=False),
     # It resizes with torchvision where edgessl does with Pillow: about one grey level apart.
     "VJEPA2VideoProcessor": _Defaults(
         resample=_BILINEAR, do_center_crop=True, crop_size=256, mean_std=_IMAGENET

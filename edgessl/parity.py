@@ -114,9 +114,7 @@ def make_reference(spec: EncoderSpec, prepare: Prepare, encoder: Run) -> list[Ba
     return batches
 
 
-def compare(
-    reference: Sequence[Batch], run: Run, precision: str, spec: EncoderSpec
-) -> Parity:
+def compare(reference: Sequence[Batch], run: Run, precision: str, spec: EncoderSpec) -> Parity:
     """Run the reference's inputs through *run* and compare what comes out, row by row.
 
     A row is a pooled vector, and a real token's features where the encoder puts those out.

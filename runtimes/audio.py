@@ -140,7 +140,8 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Waveform:
             "waveform.mean(axis=...)."
         )
     if array.dtype in (np.int16, np.int32):
-        return (array / _FULL_SCALE[array.dtype.itemsize]).astype(np.float32)
+        scaled: Waveform = (array / _FULL_SCALE[array.dtype.itemsize]).astype(np.float32)
+        return scaled
     if not np.issubdtype(array.dtype, np.floating):
         raise RecipeError(
             f"{name} is a {array.dtype} array. Pass floats (-1 to 1), int16 or int32."
@@ -168,7 +169,8 @@ def _from_wav(item: Any, name: str, rate: int) -> Waveform:
     if len(content) < declared or width not in _FULL_SCALE:
         raise RecipeError(f"{name} is truncated or damaged: {len(content)} of {declared} bytes.")
     samples = _integers(content, width).reshape(-1, channels)
-    return (samples.mean(axis=1) / _FULL_SCALE[width]).astype(np.float32)
+    mono: Waveform = (samples.mean(axis=1) / _FULL_SCALE[width]).astype(np.float32)
+    return mono
 
 
 def _integers(content: bytes, width: int) -> npt.NDArray[Any]:

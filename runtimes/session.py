@@ -184,9 +184,9 @@ class Session:
                         f"the inputs differ in their {axis}: {name} has {size}, "
                         f"another input {sizes[axis]}."
                     )
-        for name, axis in self.manifest.encoder.axes.items():
-            if name != "batch":
-                _check_size(sizes.get(name, axis.smallest), axis, _COUNTED[name])
+        for name, limits in self.manifest.encoder.axes.items():
+            if name in _COUNTED and name in sizes:
+                _check_size(sizes[name], limits, _COUNTED[name])
         return self._backend.run(inputs)
 
     def describe(self) -> dict[str, Any]:
@@ -210,7 +210,7 @@ class Session:
 
     def _batches(self, items: Sequence[Any] | npt.NDArray[np.generic]) -> Any:
         """Yield (rows, inputs, outputs) until every item has been through the graph."""
-        for rows, inputs in self.preprocessor.batches(items):
+        for rows, inputs in self.preprocessor.batches(items):  # type: ignore[arg-type]
             yield rows, inputs, self._backend.run(inputs)
 
 

@@ -16,7 +16,15 @@ from edgessl import parity
 from edgessl.backend import Arrays
 from edgessl.errors import BundleError
 from edgessl.parity import BOUNDS, Batch
-from edgessl.spec import EncoderSpec, ImageSpec, TensorSpec, TextSpec
+from edgessl.spec import (
+    TASKS,
+    AudioSpec,
+    EncoderSpec,
+    ImageSpec,
+    TensorSpec,
+    TextSpec,
+    VideoSpec,
+)
 from edgessl.target import PRECISIONS
 
 MASK = np.array([[1, 1, 0], [1, 1, 1]])
@@ -48,6 +56,27 @@ def image_spec(height: int, width: int) -> EncoderSpec:
     vector = TensorSpec("image_embedding", "float32", ("batch", 2))
     return EncoderSpec(
         "image", "vit_mae", "mean", False, (pixels,), (vector,), ImageSpec(height, width)
+    )
+
+
+def audio_spec(max_samples: int = 16000) -> EncoderSpec:
+    axes = ("batch", "samples")
+    return EncoderSpec(
+        "audio",
+        "wav2vec2",
+        "mean",
+        False,
+        (TensorSpec("input_values", "float32", axes), TensorSpec("attention_mask", "int64", axes)),
+        (TensorSpec("audio_embedding", "float32", ("batch", 2)),),
+        AudioSpec(16000, max_samples, ((10, 5), (8, 4), (4, 2))),
+    )
+
+
+def video_spec() -> EncoderSpec:
+    pixels = TensorSpec("pixel_values", "float32", ("batch", 4, 3, 12, 16))
+    vector = TensorSpec("video_embedding", "float32", ("batch", 2))
+    return EncoderSpec(
+        "video", "videomae", "mean", False, (pixels,), (vector,), VideoSpec(4, 12, 16)
     )
 
 
@@ -154,8 +183,54 @@ def test_golden_items() -> None:
     assert all((a == b).all() for a, b in zip(images, again, strict=True))
 
 
+def test_golden_waveforms() -> None:
+    batches = parity.golden_items(audio_spec())
+    waveforms = [wave for items in batches for wave in items]
+    assert {len(items) for items in batches} >= {1, 3}
+    assert len({len(wave) for wave in waveforms}) > 4
+    spec = audio_spec().preprocessing
+    assert isinstance(spec, AudioSpec)
+    for wave in waveforms:
+        assert wave.dtype == np.int16 and spec.shortest <= len(wave) <= spec.max_samples
+        assert 500 < np.abs(wave.astype(float)).max() and wave.astype(float).std() > 300
+    again = [wave for items in parity.golden_items(audio_spec()) for wave in items]
+    assert all(np.array_equal(a, b) for a, b in zip(waveforms, again, strict=True))
+    short = [wave for items in parity.golden_items(audio_spec(500)) for wave in items]
+    assert max(len(wave) for wave in short) == 500
+
+
+def test_golden_clips() -> None:
+    clips = [clip for items in parity.golden_items(video_spec()) for clip in items]
+    assert {clip.shape for clip in clips} >= {(4, 12, 16, 3), (2, 12, 24, 3), (9, 6, 8, 3)}
+    for clip in clips:
+        moves = np.abs(np.diff(clip.astype(float), axis=0)).mean(axis=(1, 2, 3))
+        assert clip.dtype == np.uint8 and clip.std() > 5 and moves.min() > 0.5
+    again = [clip for items in parity.golden_items(video_spec()) for clip in items]
+    assert all(np.array_equal(a, b) for a, b in zip(clips, again, strict=True))
+
+
+def test_audio_features_of_padding_do_not_count() -> None:
+    """Frames, not samples, are what the features have."""
+    mask = (np.arange(300) < np.array([[300], [150]])).astype(np.int64)
+    inputs: Arrays = {"input_values": mask.astype(np.float32), "attention_mask": mask}
+    hidden = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    spec = audio_spec()
+    assert isinstance(spec.preprocessing, AudioSpec)
+    assert [spec.preprocessing.frames(n) for n in (300, 150)] == [5, 2]
+    other = hidden.copy()
+    other[1, 2:] = np.nan
+    golden = Batch([], inputs, {"last_hidden_state": hidden})
+    run = {"last_hidden_state": other}
+    result = parity.compare([golden], lambda _: run, "fp32", spec)
+    assert (result.rows, result.within) == (7, True)
+    other[1, 1] *= -1
+    assert not parity.compare([golden], lambda _: run, "fp32", spec).within
+
+
 def reference(spec: EncoderSpec) -> list[Batch]:
     def prepare(items: list[Any]) -> Arrays:
+        if spec.task in ("audio", "video"):
+            return {spec.inputs[0].name: np.full((len(items), 5), 0.5, np.float32)}
         if spec.task == "image":
             return {"pixel_values": np.full((len(items), 3, 2, 2), 0.5, np.float32)}
         ids = np.arange(len(items) * 3).reshape(-1, 3)
@@ -168,7 +243,9 @@ def reference(spec: EncoderSpec) -> list[Batch]:
     return parity.make_reference(spec, prepare, encode)
 
 
-@pytest.mark.parametrize("spec", [text_spec(), image_spec(6, 5)], ids=["text", "image"])
+@pytest.mark.parametrize(
+    "spec", [text_spec(), image_spec(6, 5), audio_spec(), video_spec()], ids=TASKS
+)
 def test_save_and_read(tmp_path: Path, spec: EncoderSpec) -> None:
     written = reference(spec)
     parity.save(written, tmp_path / "reference.npz")

@@ -27,6 +27,7 @@ prompt = "query"
 dimensions = 64
 tower = "text"
 probabilities = true
+max_seconds = 12
 
 [quantize]
 precision = "int8"
@@ -63,6 +64,7 @@ def test_every_field_has_a_key(tmp_path: Path) -> None:
         dimensions=64,
         tower="text",
         probabilities=True,
+        max_seconds=12,
         calibration="texts.txt",
         samples=17,
         seed=4,

@@ -194,42 +194,62 @@ def _simplify(backbone: Any) -> None:
             torch.nn.utils.parametrize.remove_parametrizations(part, "weight")  # weight norm
     if backbone.config.model_type != "wavlm":
         return
+    first = backbone.encoder.layers[0].attention
+    farthest = int(first.max_distance)  # beyond it every distance has the last bucket
+    buckets = first._relative_positions_bucket(torch.arange(-farthest, farthest + 1))
     for layer in backbone.encoder.layers:
         attention = layer.attention
-        # Bound methods, not closures: they follow the module when it is copied.
-        attention.torch_multi_head_self_attention = MethodType(_attend, attention)
-        if hasattr(attention, "rel_attn_embed"):
-            farthest = int(attention.max_distance)  # beyond it every distance has the last bucket
-            table = attention._relative_positions_bucket(torch.arange(-farthest, farthest + 1))
-            attention.register_buffer("bucket_table", table, persistent=False)
-            attention._relative_positions_bucket = MethodType(_look_up_bucket, attention)
+        attention.register_buffer("bucket_table", buckets, persistent=False)
+        attention.gru_rel_pos_linear = _summed(attention.gru_rel_pos_linear)
+        # A bound method, not a closure: it follows the module when it is copied.
+        attention.forward = MethodType(_attend, attention)
 
 
-def _look_up_bucket(attention: Any, distances: torch.Tensor) -> torch.Tensor:
-    """WavLM's position buckets from a table.
-
-    Each runtime would compute their logarithm in its own way, and one unit in the last place
-    moves a distance that lies on a border into another bucket.
-    """
-    farthest = int(attention.max_distance)
-    buckets: torch.Tensor = attention.bucket_table[distances.clamp(-farthest, farthest) + farthest]
-    return buckets
+def _summed(linear: torch.nn.Linear) -> torch.nn.Linear:
+    """WavLM's gates are sums of four outputs each: two outputs, of weights summed before."""
+    gates = torch.nn.Linear(linear.in_features, 2)
+    with torch.no_grad():
+        gates.weight.copy_(linear.weight.view(2, 4, -1).sum(dim=1))
+        gates.bias.copy_(linear.bias.view(2, 4).sum(dim=1))
+    return gates
 
 
 def _attend(
-    attention: Any, hidden: torch.Tensor, mask: torch.Tensor, bias: torch.Tensor
-) -> tuple[torch.Tensor, None]:
-    """WavLM's attention written out, for an additive mask ``(batch, 1, 1, frames)``: the library
-    takes torch's function, which warns of its own mixture of masks."""
+    attention: Any,
+    hidden: torch.Tensor,
+    attention_mask: torch.Tensor,
+    position_bias: torch.Tensor | None = None,
+    **_unused: Any,
+) -> tuple[torch.Tensor, None, torch.Tensor]:
+    """WavLM's attention with gated position bias (Chen et al., 2022), written out.
+
+    The library hands everything to torch's function, which warns of that very mixture of masks.
+    The buckets come from a table: each runtime would compute their logarithm in its own way, and
+    one unit in the last place moves a distance that lies on a border into another bucket.
+
+    Args:
+        hidden: ``(batch, frames, dim)``; ``attention_mask``: additive, ``(batch, 1, 1, frames)``.
+        position_bias: ``(1, heads, frames, frames)``, which the first layer makes for all.
+    """
     batch, frames, width = hidden.shape
-    query, key, value = (
-        project(hidden).view(batch, frames, attention.num_heads, -1).transpose(1, 2)
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
+    if position_bias is None:
+        place = torch.arange(frames, device=hidden.device)
+        farthest = int(attention.max_distance)
+        distance = (place.unsqueeze(0) - place.unsqueeze(1)).clamp(-farthest, farthest)
+        bias = attention.rel_attn_embed(attention.bucket_table[distance + farthest])
+        position_bias = bias.permute(2, 0, 1).unsqueeze(0)
+
+    def by_head(values: torch.Tensor) -> torch.Tensor:
+        return values.view(batch, frames, attention.num_heads, -1).transpose(1, 2)
+
+    gates = torch.sigmoid(attention.gru_rel_pos_linear(by_head(hidden)))
+    gate = gates[..., :1] * (gates[..., 1:] * attention.gru_rel_pos_const - 1.0) + 2.0
+    query, key = by_head(attention.q_proj(hidden)), by_head(attention.k_proj(hidden))
     scores = query @ key.transpose(2, 3) * attention.scaling
-    scores = scores + bias.view(batch, attention.num_heads, frames, frames) + mask
-    mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(batch, frames, width)
-    return attention.out_proj(mixed), None
+    weights = (scores + gate * position_bias + attention_mask).softmax(dim=-1)
+    mixed = weights @ by_head(attention.v_proj(hidden))
+    result = attention.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
+    return result, None, position_bias
 
 
 def _real(frames: int, lengths: torch.Tensor) -> torch.Tensor:
@@ -245,10 +265,13 @@ def _norm_over_time(
     Args:
         hidden: ``(batch, channels, frames)``; ``lengths``: real frames, ``(batch,)``.
     """
-    x = hidden.float()  # sums over tens of thousands of frames
-    keep = _real(hidden.shape[2], lengths).unsqueeze(1).float()
+    keep = _real(hidden.shape[2], lengths).unsqueeze(1)
     count = lengths.view(-1, 1, 1).float()
-    x = x - (x * keep).sum(dim=2, keepdim=True) / count
-    variance = (x.square() * keep).sum(dim=2, keepdim=True) / count
+    # In float32: these are sums over tens of thousands of frames. And the padding is taken out
+    # before anything else: where an int8 convolution is followed by the subtraction of its own
+    # mean, OpenVINO 2026.4 makes one step of the two and computes something else.
+    x = torch.where(keep, hidden.float(), 0.0)
+    x = torch.where(keep, x - x.sum(dim=2, keepdim=True) / count, 0.0)
+    variance = x.square().sum(dim=2, keepdim=True) / count
     x = (x / (variance + norm.eps).sqrt()).to(hidden.dtype)
     return x * norm.weight.view(1, -1, 1) + norm.bias.view(1, -1, 1)

@@ -153,6 +153,72 @@ def test_wrong_arrays(tmp_path: Path, array: Any, message: str) -> None:
         data.load(tmp_path / "images.npy", "image", 5, seed=0)
 
 
+def test_folder_of_recordings(tmp_path: Path) -> None:
+    folder = tmp_path / "sounds"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("a.wav", "b.WAV", "deeper/c.wav", "notes.txt"):
+        (folder / name).write_bytes(name.encode())
+    found = data.load(folder, "audio", 5, seed=0)
+    assert {path.name for path in found.items} == {"a.wav", "b.WAV", "c.wav"}
+    assert data.load(folder, "audio", 2, seed=0).sha256 != found.sha256
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_array_of_recordings(tmp_path: Path, dtype: Any) -> None:
+    np.save(tmp_path / "sounds.npy", np.arange(40).reshape(8, 5).astype(dtype))
+    found = data.load(tmp_path / "sounds.npy", "audio", 3, seed=1)
+    assert [item.shape for item in found.items] == [(5,)] * 3
+    assert {item.dtype.name for item in found.items} == {np.dtype(dtype).name}
+
+
+def test_folder_of_videos(tmp_path: Path, images: Any) -> None:
+    for video in ("one", "two", "deep/three"):
+        (tmp_path / video).mkdir(parents=True)
+        for number, image in enumerate(images[:3]):
+            Image.fromarray(image + len(video)).save(tmp_path / video / f"{number}.png")
+    found = data.load(tmp_path, "video", 5, seed=0)
+    assert {path.name for path in found.items} == {"one", "two", "three"}
+    Image.fromarray(images[8]).save(tmp_path / "two" / "1.png")
+    changed = data.load(tmp_path, "video", 5, seed=0)
+    assert changed.items == found.items and changed.sha256 != found.sha256
+
+
+def test_array_of_videos(tmp_path: Path, images: Any) -> None:
+    np.save(tmp_path / "clips.npy", np.stack([images[:4], images[4:8]]))
+    found = data.load(tmp_path / "clips.npy", "video", 5, seed=0)
+    assert [item.shape for item in found.items] == [(4, 5, 4, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("task", "array", "message"),
+    [
+        (
+            "audio",
+            np.zeros((2, 9)),
+            r"float64 \(2, 9\); it should be float32 or int16 \(n, samples\)",
+        ),
+        ("audio", np.zeros(9, np.float32), r"float32 \(9,\); it should be"),
+        ("audio", np.zeros((0, 9), np.float32), "holds no recordings"),
+        ("video", np.zeros((2, 4, 4, 3), np.uint8), r"uint8 \(n, frames, height, width, 3\)"),
+        ("video", np.zeros((2, 4, 4, 4, 1), np.uint8), "it should be uint8"),
+        ("video", np.zeros((0, 2, 4, 4, 3), np.uint8), "holds no videos"),
+    ],
+)
+def test_wrong_recordings_and_videos(tmp_path: Path, task: Task, array: Any, message: str) -> None:
+    np.save(tmp_path / "data.npy", array)
+    with pytest.raises(RecipeError, match=message):
+        data.load(tmp_path / "data.npy", task, 5, seed=0)
+
+
+def test_nothing_for_audio_or_video(tmp_path: Path, texts: Path) -> None:
+    with pytest.raises(RecipeError, match="holds no recordings"):
+        data.load(tmp_path, "audio", 5, seed=0)
+    with pytest.raises(RecipeError, match="an audio encoder needs a folder of .wav files, or an"):
+        data.load(texts, "audio", 5, seed=0)
+    with pytest.raises(RecipeError, match="a video encoder needs a folder of folders of frames"):
+        data.load(texts, "video", 5, seed=0)
+
+
 def test_several_arrays(tmp_path: Path, images: Any) -> None:
     np.savez(tmp_path / "images.npz", x=images, y=np.arange(9))
     with pytest.raises(RecipeError, match=r"holds 2 arrays \(x, y\)"):

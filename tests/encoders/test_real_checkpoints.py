@@ -43,7 +43,8 @@ def with_tokenizer(checkpoint: Path, directory: Path) -> Path:
 
 def test_albert_of_chemical_reactions(tmp_path: Path) -> None:
     directory = with_tokenizer(data.rxnmapper(), tmp_path / "model")
-    model: Any = AlbertModel.from_pretrained(directory).eval()
+    library: Any = AlbertModel
+    model = library.from_pretrained(directory).eval()
     made = directory
     for target in ("onnx", "openvino"):
         built = edgessl.build(made, target, tmp_path / target)

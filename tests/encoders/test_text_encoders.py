@@ -130,6 +130,8 @@ def test_every_runtime_gives_the_original_vectors(
         assert built.parity.within and built.parity.max_abs_diff < 1e-4
         with edgessl.load(made) as session:
             np.testing.assert_allclose(session.embed(texts), expected, atol=1e-4)
+    engine = edgessl.build(tmp_path / "onnx", "tensorrt-rtx", tmp_path / "engine")
+    assert engine.manifest.compatibility["engine"] == "model.engine"
 
 
 def test_no_pooling_gives_features_alone(checkpoints: dict[str, Path]) -> None:

@@ -112,10 +112,9 @@ def test_text_classifier(family: str, tmp_path: Path) -> None:
 
 
 def test_image_classifier_of_several_labels(tmp_path: Path) -> None:
-    config = transformers.ViTConfig(
-        **IMAGE, num_labels=4, problem_type="multi_label_classification"
-    )
-    model: Any = transformers.ViTForImageClassification(config).eval()
+    library: Any = transformers.ViTForImageClassification
+    settings: dict[str, Any] = {"num_labels": 4, "problem_type": "multi_label_classification"}
+    model = library(transformers.ViTConfig(**IMAGE, **settings)).eval()
     fill(model, seed=2)
     model.save_pretrained(tmp_path / "model")
     processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}

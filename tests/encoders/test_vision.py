@@ -114,7 +114,7 @@ def test_equals_transformers_on_every_runtime(family: str, tmp_path: Path) -> No
     batches = [torch.randn(n, 3, size, size, generator=torch.manual_seed(n)) for n in (1, 3)]
     made = tmp_path / "model"
     for target in ("onnx", "openvino"):  # the second from the first's ONNX
-        options = {"features": True} if target == "onnx" else {}
+        options: dict[str, Any] = {"features": True} if target == "onnx" else {}
         built = edgessl.build(made, target, tmp_path / target, **options)
         made = built.path
         assert built.parity.within
@@ -130,6 +130,8 @@ def test_equals_transformers_on_every_runtime(family: str, tmp_path: Path) -> No
                 scale = max(1.0, np.abs(hidden.numpy()).max())
                 assert np.abs(outputs["image_embedding"] - vector).max() <= 1e-4 * scale
                 assert np.abs(outputs["last_hidden_state"] - hidden.numpy()).max() <= 1e-4 * scale
+    engine = edgessl.build(tmp_path / "onnx", "tensorrt-rtx", tmp_path / "engine")
+    assert engine.manifest.compatibility["engine"] == "model.engine"
 
 
 @pytest.mark.parametrize("family", CASES)
