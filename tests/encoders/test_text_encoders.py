@@ -88,7 +88,9 @@ def numpy_of(inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def test_every_text_family_is_tested() -> None:
-    assert {row.model_type for row in FAMILIES.values() if row.task == "text"} == set(TEXT_FAMILIES)
+    families = {row.model_type for row in FAMILIES.values() if row.task == "text"}
+    # SigLIP's text tower pads every text: test_towers.py has it.
+    assert families == {*TEXT_FAMILIES, "siglip_text_model"}
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
