@@ -58,7 +58,7 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on
     "--calibration",
     "-c",
     metavar="DATA",
-    help="For int8: a text file, a folder of images, or an .npy of images.",
+    help="For int8: a text file; a folder of images, .wav files or folders of frames; an .npy.",
 )
 @click.option("--samples", type=click.IntRange(min=1), help="Calibration items.  [default: 300]")
 @click.option("--seed", type=int, help="Draws the calibration items.  [default: 0]")

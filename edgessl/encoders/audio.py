@@ -196,10 +196,12 @@ def _simplify(backbone: Any) -> None:
         return
     first = backbone.encoder.layers[0].attention
     farthest = int(first.max_distance)  # beyond it every distance has the last bucket
-    buckets = first._relative_positions_bucket(torch.arange(-farthest, farthest + 1))
+    with torch.no_grad():
+        buckets = first._relative_positions_bucket(torch.arange(-farthest, farthest + 1))
+        table = first.rel_attn_embed(buckets).T.contiguous()
+    first.register_buffer("bias_table", table, persistent=False)
     for layer in backbone.encoder.layers:
         attention = layer.attention
-        attention.register_buffer("bucket_table", buckets, persistent=False)
         attention.gru_rel_pos_linear = _summed(attention.gru_rel_pos_linear)
         # A bound method, not a closure: it follows the module when it is copied.
         attention.forward = MethodType(_attend, attention)
@@ -224,8 +226,9 @@ def _attend(
     """WavLM's attention with gated position bias (Chen et al., 2022), written out.
 
     The library hands everything to torch's function, which warns of that very mixture of masks.
-    The buckets come from a table: each runtime would compute their logarithm in its own way, and
-    one unit in the last place moves a distance that lies on a border into another bucket.
+    The bias of each distance comes from a table ``(heads, distances)``: each runtime would compute
+    the logarithm that makes buckets of distances in its own way, and one unit in the last place
+    moves a distance that lies on a border into another bucket.
 
     Args:
         hidden: ``(batch, frames, dim)``; ``attention_mask``: additive, ``(batch, 1, 1, frames)``.
@@ -236,8 +239,8 @@ def _attend(
         place = torch.arange(frames, device=hidden.device)
         farthest = int(attention.max_distance)
         distance = (place.unsqueeze(0) - place.unsqueeze(1)).clamp(-farthest, farthest)
-        bias = attention.rel_attn_embed(attention.bucket_table[distance + farthest])
-        position_bias = bias.permute(2, 0, 1).unsqueeze(0)
+        bias = attention.bias_table.index_select(1, (distance + farthest).flatten())
+        position_bias = bias.view(1, attention.num_heads, frames, frames)
 
     def by_head(values: torch.Tensor) -> torch.Tensor:
         return values.view(batch, frames, attention.num_heads, -1).transpose(1, 2)
@@ -246,7 +249,9 @@ def _attend(
     gate = gates[..., :1] * (gates[..., 1:] * attention.gru_rel_pos_const - 1.0) + 2.0
     query, key = by_head(attention.q_proj(hidden)), by_head(attention.k_proj(hidden))
     scores = query @ key.transpose(2, 3) * attention.scaling
-    weights = (scores + gate * position_bias + attention_mask).softmax(dim=-1)
+    # The bracket matters: once anything in the graph is int8, OpenVINO 2026.4 computes
+    # (scores + bias) + mask wrongly (cosine 0.96 of the vectors instead of 0.999).
+    weights = (scores + (gate * position_bias + attention_mask)).softmax(dim=-1)
     mixed = weights @ by_head(attention.v_proj(hidden))
     result = attention.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
     return result, None, position_bias

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -173,16 +174,14 @@ def _bake(module: ImageEncoder, example: torch.Tensor, name: str, size: Size) ->
         ) from err
     for part, positions in computed.items():
         part.register_buffer("baked_positions", positions.detach().clone(), persistent=False)
-        part.interpolate_pos_encoding = _reader(part)
+        # A bound method, not a closure: it follows the module when it is copied for fp16.
+        part.interpolate_pos_encoding = MethodType(_baked_positions, part)
     return [output.shape for output in outputs]
 
 
-def _reader(part: Any) -> Callable[..., torch.Tensor]:
-    def read(*_args: Any, **_kwargs: Any) -> torch.Tensor:
-        positions: torch.Tensor = part.baked_positions
-        return positions
-
-    return read
+def _baked_positions(part: Any, *_args: Any, **_kwargs: Any) -> torch.Tensor:
+    positions: torch.Tensor = part.baked_positions
+    return positions
 
 
 def _preprocessor(directory: Path, model: Any, asked: Size | None) -> tuple[bytes, Size]:
