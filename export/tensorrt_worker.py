@@ -77,9 +77,13 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
 
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise Unsupported(
-            f"{title} cannot build an engine from {Path(job['onnx']).name}: {_last(problems)}"
-        )
+        reason = _last(problems)
+        if "OutOfMemory" in reason:
+            reason += (
+                f" It may use {job['workspace_mb']} MB: raise --workspace-mb, or make the largest "
+                "input smaller (--max-length, --max-seconds)."
+            )
+        raise Unsupported(f"{title} cannot build an engine from {Path(job['onnx']).name}: {reason}")
     Path(job["engine"]).write_bytes(engine)
     return {
         "package": package,
