@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.backend import Arrays
-from edgessl.errors import Unsupported, require
+from edgessl.errors import Unsupported, first_line, require
 
 
 def quantize_onnx(path: Path, samples: Sequence[Arrays]) -> dict[str, Any]:
@@ -64,8 +64,7 @@ def _quantize(nncf: Any, model: Any, samples: Sequence[Arrays], preset: Any) -> 
                 subset_size=len(samples),
             )
     except Exception as err:  # NNCF and its backends raise many unrelated types
-        reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
-        raise Unsupported(f"NNCF cannot quantize this encoder: {reason}") from err
+        raise Unsupported(f"NNCF cannot quantize this encoder: {first_line(err)}") from err
 
 
 @contextlib.contextmanager

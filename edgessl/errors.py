@@ -74,6 +74,12 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def first_line(err: BaseException) -> str:
+    """What a foreign error says, short enough to stand in one of our lines."""
+    lines = str(err).strip().splitlines() or [""]
+    return f"{type(err).__name__}: {lines[0].rstrip('.')}"[:300].rstrip(": ")
+
+
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import *module*, or say which extra of edgessl brings it.
 

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from edgessl.backend import Report, silent
-from edgessl.errors import CheckpointError, EdgesslError, OutputError, RecipeError, nearest, require
+from edgessl.errors import (
+    CheckpointError,
+    EdgesslError,
+    OutputError,
+    RecipeError,
+    first_line,
+    nearest,
+    require,
+)
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
@@ -152,7 +160,7 @@ def _from_cache(model: str, revision: str | None, reason: Exception, report: Rep
     if not _has_weights(path.relative_to(folder).as_posix() for path in folder.rglob("*")):
         raise reason
     offline = isinstance(reason, OfflineModeIsEnabled)
-    why = "HF_HUB_OFFLINE is set" if offline else _first_line(reason)
+    why = "HF_HUB_OFFLINE is set" if offline else first_line(reason)
     report(f"{model}: {why}; using the cached copy, commit {folder.name[:12]}")
     return ModelSource(folder, model, folder.name)
 
@@ -221,7 +229,7 @@ def _fail(model: str, revision: str | None, err: Exception) -> NoReturn:
     elif isinstance(err, errors.HFValidationError):
         text = f"{model!r} is neither a directory nor a hub id.{_sibling(Path(model))}"
     elif _unreachable(err) or isinstance(err, errors.LocalEntryNotFoundError):
-        text = f"{model!r} is no directory, and {endpoint} fails: {_first_line(err)}. {local}"
+        text = f"{model!r} is no directory, and {endpoint} fails: {first_line(err)}. {local}"
     elif isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT):
         raise OutputError(
             f"{model}: the disk is full. Make room in {hub.constants.HF_HUB_CACHE}, or set "
@@ -233,7 +241,7 @@ def _fail(model: str, revision: str | None, err: Exception) -> NoReturn:
             "directory that you can write to."
         ) from err
     else:
-        text = f"{model} cannot be downloaded from {endpoint}: {_first_line(err)}. {local}"
+        text = f"{model} cannot be downloaded from {endpoint}: {first_line(err)}. {local}"
     raise RecipeError(text) from err
 
 
@@ -243,8 +251,3 @@ def _sibling(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     return nearest(path.name, names)
-
-
-def _first_line(err: Exception) -> str:
-    lines = str(err).strip().splitlines() or [""]
-    return f"{type(err).__name__}: {lines[0].rstrip('.')}"[:200].rstrip(": ")

@@ -13,7 +13,7 @@ from edgessl.backend import Arrays, Report, silent
 from edgessl.encoder import Encoder
 from edgessl.errors import BundleError, CheckpointError, RecipeError, Unsupported, require
 from edgessl.recipe import Recipe
-from edgessl.spec import EncoderSpec, Provenance
+from edgessl.spec import PROBABILITIES, EncoderSpec, Provenance
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Source:
     assets: Mapping[str, bytes]
     reference: list[parity.Batch]
     compute: dict[str, Any]
-    write_onnx: Callable[[Path], None]
+    write_onnx: Callable[[Path], object]
     # Of a bundle whose ONNX is carried over as it is: what it was called, and whether it is int8.
     variant: str | None = None
     quantized: bool = False
@@ -138,6 +138,8 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
     ):
         if getattr(recipe, name) is not None:
             raise RecipeError(f"--{name.replace('_', '-')}: fixed in the bundle {directory}.")
+    if recipe.probabilities and manifest.encoder.pooling != PROBABILITIES:
+        raise RecipeError(f"--probabilities: the bundle {str(directory)!r} was exported without.")
     if recipe.features and not manifest.encoder.has_features:
         raise RecipeError(f"--features: the bundle {str(directory)!r} was exported without.")
     converts = manifest.precision == "fp32" and (
@@ -161,15 +163,11 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
         assets=assets,
         reference=parity.read(directory / bundle.REFERENCE),
         compute=manifest.compute,
-        write_onnx=lambda path: _copy(onnx, path),
+        write_onnx=lambda path: shutil.copyfile(onnx, path),
         variant=manifest.variant if recipe.precision == manifest.precision else None,
         quantized=manifest.precision == "int8",
         calibration=manifest.calibration,
     )
-
-
-def _copy(source: Path, destination: Path) -> None:
-    shutil.copyfile(source, destination)
 
 
 def own_precision(model: str) -> str:

@@ -13,7 +13,7 @@ import onnx
 import torch
 
 from edgessl.encoder import Encoder
-from edgessl.errors import Unsupported
+from edgessl.errors import Unsupported, first_line
 from edgessl.export import opset
 
 # What a graph computes in. int8 starts from fp32: quantization comes after the export.
@@ -83,8 +83,9 @@ def write(encoder: Encoder, path: Path, precision: str) -> None:
     except OSError:
         raise
     except Exception as err:  # torch.onnx raises a dozen unrelated types
-        reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:300]
-        raise Unsupported(f"{encoder.provenance.source}: torch cannot export it: {reason}") from err
+        raise Unsupported(
+            f"{encoder.provenance.source}: torch cannot export it: {first_line(err)}"
+        ) from err
     model = onnx.load(str(path))
     opset.lower(model)
     _strip(model)

@@ -127,8 +127,7 @@ class Session:
                 "session.features(items), or export with --pooling cls|mean|max."
             )
         _check_list(items)
-        (width,) = (s.shape[1] for s in self.manifest.encoder.outputs if s.name == name)
-        vectors = np.empty((len(items), int(width)), np.float32)
+        vectors = np.empty((len(items), self.manifest.encoder.dimensions or 0), np.float32)
         for rows, _, outputs in self._batches(items):
             vectors[rows] = outputs[name]
         return vectors

@@ -14,12 +14,11 @@ from edgessl.encoders.weights import (
     Weights,
     check_weights,
     find_weights,
-    first_line,
     read_json,
     sha256,
     some,
 )
-from edgessl.errors import CheckpointError
+from edgessl.errors import CheckpointError, first_line
 
 __all__ = [
     "Weights",

@@ -17,8 +17,8 @@ from edgessl.encoders.families import Family
 from edgessl.encoders.head import Head, HeadPlan, own_vector, probabilities, require_classifier
 from edgessl.encoders.options import LoadOptions, output_specs
 from edgessl.encoders.quiet import quiet_transformers
-from edgessl.encoders.weights import Weights, first_line
-from edgessl.errors import CheckpointError, RecipeError, Unsupported
+from edgessl.encoders.weights import Weights
+from edgessl.errors import CheckpointError, RecipeError, Unsupported, first_line
 from edgessl.spec import PROBABILITIES, EncoderSpec, Provenance, TensorSpec, TextSpec
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

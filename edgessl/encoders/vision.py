@@ -21,7 +21,7 @@ from edgessl.encoders import checkpoint
 from edgessl.encoders.families import Family
 from edgessl.encoders.head import Head, HeadPlan, own_vector, probabilities, require_classifier
 from edgessl.encoders.options import LoadOptions, output_specs
-from edgessl.errors import CheckpointError, EdgesslError, RecipeError, Unsupported
+from edgessl.errors import CheckpointError, EdgesslError, RecipeError, Unsupported, first_line
 from edgessl.spec import PROBABILITIES, EncoderSpec, ImageSpec, Provenance, TensorSpec
 
 Size = tuple[int, int]
@@ -168,9 +168,8 @@ def _bake(module: ImageEncoder, example: torch.Tensor, name: str, size: Size) ->
         with torch.no_grad():
             outputs = module(example)
     except (RuntimeError, ValueError, AssertionError) as err:
-        reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
         raise RecipeError(
-            f"{name} cannot take images of {size[0]} x {size[1]} (height x width): {reason}"
+            f"{name} cannot take images of {size[0]} x {size[1]} (height x width): {first_line(err)}"
         ) from err
     for part, positions in computed.items():
         part.register_buffer("baked_positions", positions.detach().clone(), persistent=False)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from edgessl.errors import CheckpointError
+from edgessl.errors import CheckpointError, first_line
 
 Kind = Literal["safetensors", "pickle"]
 
@@ -234,9 +234,3 @@ def _file_sha256(path: Path) -> str:
 def some(names: list[str]) -> str:
     """The first three of *names*, for a message."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def first_line(err: Exception) -> str:
-    """What a foreign error says, short enough for a message."""
-    lines = str(err).strip().splitlines() or [""]
-    return f"{type(err).__name__}: {lines[0].rstrip('.')}"[:200].rstrip(": ")

@@ -20,7 +20,8 @@ def no_torch(monkeypatch: pytest.MonkeyPatch, bundles: Bundles) -> None:
     """All that is built from a checkpoint here is built before; a rebuild must not need one."""
     for model, precision in (("bert", "fp32"), ("bert", "int8"), ("mae", "fp32")):
         bundles.get(model, "onnx", precision)
-    bundles.get("bert", "openvino", "fp32")
+    for precision in ("fp32", "int8"):
+        bundles.get("bert", "openvino", precision)
 
     def refuse(*_: Any) -> None:
         raise AssertionError("a bundle was opened as a checkpoint")
