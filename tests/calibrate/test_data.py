@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edgessl.calibrate import data
+from edgessl.calibrate import data, draw
 from edgessl.errors import RecipeError
 from edgessl.spec import Task
 
@@ -23,11 +25,6 @@ def texts(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(LINES) + "\n", encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def images() -> Any:
-    return np.random.default_rng(0).integers(0, 256, (9, 5, 4, 3), dtype=np.uint8)
 
 
 def test_seed_decides_the_sample(texts: Path) -> None:
@@ -75,33 +72,6 @@ def test_sha256_by_its_definition(tmp_path: Path) -> None:
     assert data.load(path, "text", 1, seed=0).sha256 == expected
 
 
-def test_folder_of_images(tmp_path: Path, images: Any) -> None:
-    folder = tmp_path / "images"
-    (folder / "deeper").mkdir(parents=True)
-    for number, image in enumerate(images):
-        below = folder / "deeper" if number % 2 else folder
-        Image.fromarray(image).save(below / f"{number}.{'PNG' if number % 3 else 'bmp'}")
-    (folder / "notes.txt").write_text("not an image")
-    found = data.load(folder, "image", 6, seed=0)
-    assert len(set(found.items)) == 6
-    assert {path.suffix for path in found.items} <= {".PNG", ".bmp"}
-    moved = Path(shutil.move(folder, tmp_path / "moved"))
-    again = data.load(moved, "image", 6, seed=0)
-    assert again.sha256 == found.sha256
-    assert [path.name for path in again.items] == [path.name for path in found.items]
-
-
-@pytest.mark.parametrize("name", ["images.npy", "images.npz"])
-def test_arrays_of_images(tmp_path: Path, images: Any, name: str) -> None:
-    path = tmp_path / name
-    np.save(path, images) if name.endswith("npy") else np.savez_compressed(path, images)
-    found = data.load(path, "image", 4, seed=5)
-    assert len(found.items) == 4
-    rows = [next(i for i, row in enumerate(images) if (row == item).all()) for item in found.items]
-    assert len(set(rows)) == 4
-    assert data.load(path, "image", 4, seed=5).sha256 == found.sha256
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -138,115 +108,177 @@ def test_wrong_kind_for_the_task(tmp_path: Path, texts: Path) -> None:
         data.load(tmp_path, "image", 5, seed=0)
 
 
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30)),
+    samples=st.integers(1, 20),
+    seed=st.integers(-5, 5),
+    shuffle=st.randoms(use_true_random=False),
+)
+@settings(deadline=None, max_examples=60)
+def test_what_is_drawn_from_texts(
+    tmp_path_factory: pytest.TempPathFactory,
+    texts: list[str],
+    samples: int,
+    seed: int,
+    shuffle: Any,
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    path, other = folder / "drawn.txt", folder / "other.txt"
+    path.write_text("\n".join(texts), encoding="utf-8", newline="")
+    again = texts * 2
+    shuffle.shuffle(again)
+    other.write_text("\n".join(again), encoding="utf-8", newline="")
+    distinct = {text.lstrip("\ufeff" if not n else "").strip() for n, text in enumerate(texts)}
+    distinct -= {""}
+    if texts[:1] and texts[0][:1] == "\ufeff":
+        return  # a byte order mark is part of a text only where it is not the file's first
+    if not distinct:
+        with pytest.raises(RecipeError, match="holds no texts"):
+            data.load(path, "text", samples, seed)
+        return
+    found = data.load(path, "text", samples, seed)
+    assert len(found.items) == len(set(found.items)) == min(samples, len(distinct))
+    assert set(found.items) <= distinct and found.available == len(distinct)
+    # neither the order of the lines nor how often one is there changes anything
+    if again[0][:1] != "\ufeff":
+        same = data.load(other, "text", samples, seed)
+        assert (same.items, same.sha256) == (found.items, found.sha256)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=200),
+    samples=st.integers(1, 60),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=60)
+def test_lengths_are_spread_as_those_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], samples: int, seed: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "lengths.txt"
+    texts = [f"{n:03}" + "x" * length for n, length in enumerate(lengths)]
+    path.write_text("\n".join(texts), encoding="utf-8")
+    found = data.load(path, "text", samples, seed).items
+    for limit in range(1, 45):
+        ideal = len(found) * np.mean([len(text) <= limit for text in texts])
+        assert abs(sum(len(text) <= limit for text in found) - ideal) <= 1
+
+
+def test_every_text_is_as_likely_as_its_neighbours(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(f"{number:02}" for number in range(40)), encoding="utf-8")
+    drawn = [int(text) for seed in range(400) for text in data.load(path, "text", 8, seed).items]
+    counts = np.bincount(drawn, minlength=40)
+    assert counts.sum() == 3200 and counts.min() > 40 and counts.max() < 130  # 80 each, +- 8
+
+
+def test_a_large_file_is_not_read_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large.txt"
+    with path.open("w") as stream:
+        for number in range(8000):
+            stream.write(f"{number} " + "word " * 500 + "\n")
+    tracemalloc.start()
+    found = data.load(path, "text", 10, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.items) == 10 and path.stat().st_size > 2e7 and peak < 3e6
+
+
+def test_too_few_texts_are_all_taken_and_noted(texts: Path) -> None:
+    assert data.load(texts, "text", 50, seed=0).notes == ()
+    assert data.load(texts, "text", 51, seed=0).notes == (
+        "there are 50 distinct texts, not 51; took them all",
+    )
+
+
+def test_a_single_text_is_taken_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("alone\nalone\n")
+    found = data.load(tmp_path / "one.txt", "text", 300, seed=0)
+    assert found.items == ["alone"]
+    assert len(found.notes) == 1 and "one text to calibrate on" in found.notes[0]
+
+
+def test_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("first\n", encoding="utf-8-sig")
+    assert data.load(tmp_path / "texts.txt", "text", 9, seed=0).items == ["first"]
+
+
+def test_utf16_says_how_to_convert(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("first\n", encoding="utf-16")
+    with pytest.raises(RecipeError, match="iconv -f UTF-16 -t UTF-8 texts.txt"):
+        data.load(tmp_path / "texts.txt", "text", 9, seed=0)
+
+
+def test_where_a_byte_is_not_utf8_far_into_a_file(tmp_path: Path) -> None:
+    content = b"a good line\n" * 5000
+    (tmp_path / "texts.txt").write_bytes(content + b"caf\xe9\n" + content)
+    with pytest.raises(RecipeError, match=rf"not UTF-8 text \(byte {len(content) + 3}\)"):
+        data.load(tmp_path / "texts.txt", "text", 9, seed=0)
+
+
 @pytest.mark.parametrize(
-    ("array", "message"),
+    ("line", "advice"),
     [
-        (np.zeros((2, 4, 4, 3), np.float32), r"float32 \(2, 4, 4, 3\); it should be uint8"),
-        (np.zeros((4, 4, 3), np.uint8), r"uint8 \(4, 4, 3\)"),
-        (np.zeros((2, 4, 4, 4), np.uint8), r"uint8 \(2, 4, 4, 4\)"),
-        (np.zeros((0, 4, 4, 3), np.uint8), "holds no images"),
+        ("it was number {}\t1", "call the file .tsv"),
+        ("1\tit was number {}", "call the file .tsv"),
+        ("it was number {},0", "call the file .csv"),
+        ("__label__bad it was number {}", "remove the __label__ words"),
+        ("it was number {}", None),
+        ("number {}, or 12 of them", None),
     ],
 )
-def test_wrong_arrays(tmp_path: Path, array: Any, message: str) -> None:
-    np.save(tmp_path / "images.npy", array)
-    with pytest.raises(RecipeError, match=message):
-        data.load(tmp_path / "images.npy", "image", 5, seed=0)
+def test_labels_in_a_text_file_are_noticed(tmp_path: Path, line: str, advice: str | None) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(line.format(f"n{number}") for number in range(40)))
+    notes = data.load(path, "text", 10, seed=0).notes
+    assert len(notes) == (advice is not None)
+    if advice:
+        assert advice in notes[0] and "40 of the first 40 lines" in notes[0]
 
 
-def test_folder_of_recordings(tmp_path: Path) -> None:
-    folder = tmp_path / "sounds"
-    (folder / "deeper").mkdir(parents=True)
-    for name in ("a.wav", "b.WAV", "deeper/c.wav", "notes.txt"):
-        (folder / name).write_bytes(name.encode())
-    found = data.load(folder, "audio", 5, seed=0)
-    assert {path.name for path in found.items} == {"a.wav", "b.WAV", "c.wav"}
-    assert data.load(folder, "audio", 2, seed=0).sha256 != found.sha256
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.int16])
-def test_array_of_recordings(tmp_path: Path, dtype: Any) -> None:
-    np.save(tmp_path / "sounds.npy", np.arange(40).reshape(8, 5).astype(dtype))
-    found = data.load(tmp_path / "sounds.npy", "audio", 3, seed=1)
-    assert [item.shape for item in found.items] == [(5,)] * 3
-    assert {item.dtype.name for item in found.items} == {np.dtype(dtype).name}
-
-
-def test_folder_of_videos(tmp_path: Path, images: Any) -> None:
-    for video in ("one", "two", "deep/three"):
-        (tmp_path / video).mkdir(parents=True)
-        for number, image in enumerate(images[:3]):
-            Image.fromarray(image + len(video)).save(tmp_path / video / f"{number}.png")
-    found = data.load(tmp_path, "video", 5, seed=0)
-    assert {path.name for path in found.items} == {"one", "two", "three"}
-    Image.fromarray(images[8]).save(tmp_path / "two" / "1.png")
-    changed = data.load(tmp_path, "video", 5, seed=0)
-    assert changed.items == found.items and changed.sha256 != found.sha256
-
-
-def test_array_of_videos(tmp_path: Path, images: Any) -> None:
-    np.save(tmp_path / "clips.npy", np.stack([images[:4], images[4:8]]))
-    found = data.load(tmp_path / "clips.npy", "video", 5, seed=0)
-    assert [item.shape for item in found.items] == [(4, 5, 4, 3)] * 2
+def test_a_file_called_tsv_as_the_note_advises(tmp_path: Path) -> None:
+    path = tmp_path / "texts.tsv"
+    path.write_text("\n".join(f"it was {number}\t1" for number in range(40)))
+    found = data.load(path, "text", 100, seed=0)
+    assert sorted(found.items) == sorted(f"it was {number}" for number in range(40))
 
 
 @pytest.mark.parametrize(
-    ("task", "array", "message"),
+    ("name", "advice"),
     [
-        (
-            "audio",
-            np.zeros((2, 9)),
-            r"float64 \(2, 9\); it should be float32 or int16 \(n, samples\)",
-        ),
-        ("audio", np.zeros(9, np.float32), r"float32 \(9,\); it should be"),
-        ("audio", np.zeros((0, 9), np.float32), "holds no recordings"),
-        ("video", np.zeros((2, 4, 4, 3), np.uint8), r"uint8 \(n, frames, height, width, 3\)"),
-        ("video", np.zeros((2, 4, 4, 4, 1), np.uint8), "it should be uint8"),
-        ("video", np.zeros((0, 2, 4, 4, 3), np.uint8), "holds no videos"),
+        ("texts.txt.gz", "compressed; unpack it: gunzip"),
+        ("texts.zip", "unpack it: unzip"),
+        ("images.npy", "a text encoder needs a text file"),
+        ("scan.PNG", "is a .png; a text encoder needs"),
     ],
 )
-def test_wrong_recordings_and_videos(tmp_path: Path, task: Task, array: Any, message: str) -> None:
-    np.save(tmp_path / "data.npy", array)
-    with pytest.raises(RecipeError, match=message):
-        data.load(tmp_path / "data.npy", task, 5, seed=0)
+def test_no_text_files(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(RecipeError, match=advice):
+        data.load(tmp_path / name, "text", 5, seed=0)
 
 
-def test_nothing_for_audio_or_video(tmp_path: Path, texts: Path) -> None:
-    with pytest.raises(RecipeError, match="holds no recordings"):
-        data.load(tmp_path, "audio", 5, seed=0)
-    with pytest.raises(RecipeError, match="an audio encoder needs a folder of .wav files, or an"):
-        data.load(texts, "audio", 5, seed=0)
-    with pytest.raises(RecipeError, match="a video encoder needs a folder of folders of frames"):
-        data.load(texts, "video", 5, seed=0)
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RecipeError, match="reads it twice"):
+        data.load(tmp_path / "pipe", "text", 5, seed=0)
 
 
-def test_several_arrays(tmp_path: Path, images: Any) -> None:
-    np.savez(tmp_path / "images.npz", x=images, y=np.arange(9))
-    with pytest.raises(RecipeError, match=r"holds 2 arrays \(x, y\)"):
-        data.load(tmp_path / "images.npz", "image", 5, seed=0)
+def test_column_of_what_is_no_table(texts: Path) -> None:
+    with pytest.raises(RecipeError, match="--calibration-column 'text' is for tables"):
+        data.load(texts, "text", 5, seed=0, column="text")
 
 
-def test_pickled_objects_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "images.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(RecipeError, match="cannot be read"):
-        data.load(tmp_path / "images.npy", "image", 5, seed=0)
+def test_a_file_that_changes_between_the_two_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("one\ntwo\n")
+    spread = draw._spread
 
+    def change(tickets: Any, lengths: Any, samples: int) -> list[int]:
+        path.write_text("three\nfour\n")
+        return spread(tickets, lengths, samples)
 
-@pytest.mark.parametrize("name", ["images.npy", "images.npz"])
-@pytest.mark.parametrize("kept", [0, 3, 20, 200])
-def test_truncated_arrays(tmp_path: Path, images: Any, name: str, kept: int) -> None:
-    path = tmp_path / name
-    np.save(path, images) if name.endswith("npy") else np.savez(path, images)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(RecipeError, match="cannot be read"):
-        data.load(path, "image", 5, seed=0)
-
-
-@pytest.mark.parametrize("position", [0.3, 0.5, 0.7])
-def test_damaged_archive(tmp_path: Path, images: Any, position: float) -> None:
-    path = tmp_path / "images.npz"
-    np.savez_compressed(path, images)
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * position)] ^= 0xFF
-    path.write_bytes(content)
-    with pytest.raises(RecipeError, match="cannot be read"):
-        data.load(path, "image", 5, seed=0)
+    monkeypatch.setattr(draw, "_spread", change)
+    with pytest.raises(RecipeError, match="changed while it was read"):
+        data.load(path, "text", 5, seed=0)
