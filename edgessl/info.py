@@ -9,13 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 import edgessl
-from edgessl import gpu, libraries, machine
+from edgessl import gpu, isa, libraries, machine
 from edgessl.libraries import Library
 from edgessl.target import TARGETS, Target
 
-# The torch side: what building from a checkpoint imports for every target, and for int8.
+# The torch side: what building from a checkpoint imports for every target. And for int8: module ->
+# the extra that brings it.
 BUILD_MODULES = ("torch", "transformers", "safetensors", "onnx", "onnxscript")
-INT8_MODULE = "nncf"
+INT8_MODULES = {"onnx": "compress", "onnxruntime": "onnx"}
 BUILD_EXTRA = "compress"
 # Versions that a bug report needs, and that nobody has to import for it.
 BASE = ("numpy", "tokenizers", "PIL", "click", "psutil")
@@ -29,6 +30,13 @@ _PURPOSES = {
     "run": "run {} bundles",
 }
 
+# On the CPU; GPUs are exact.
+_INT8 = {
+    "exact": "exact sums ({})",
+    "saturating": "16-bit sums that saturate ({}): export for this CPU with --isa any",
+    "unknown": "unknown on this system; measured when an int8 bundle is opened",
+}
+
 
 def collect() -> dict[str, Any]:
     """Facts about this machine, ready for JSON.
@@ -39,13 +47,14 @@ def collect() -> dict[str, Any]:
     """
     rows = TARGETS.values()
     needed = [module for row in rows for module in (*row.modules, *row.build_modules)]
-    found = libraries.load([*BUILD_MODULES, INT8_MODULE, *needed])
+    found = libraries.load([*BUILD_MODULES, *INT8_MODULES, *needed])
     card = gpu.probe()
+    cpu = machine.processor()
     return {
         "edgessl": edgessl.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "os": machine.operating_system(),
-        "cpu": machine.processor(),
+        "cpu": {**cpu, "int8": asdict(isa.arithmetic(cpu["isa"], platform.machine()))},
         "memory": machine.memory(),
         "gpu": {**asdict(card), "devices": [asdict(device) for device in card.devices]},
         "libraries": {
@@ -82,7 +91,7 @@ def target_facts(row: Target, found: dict[str, Library], card: gpu.GpuProbe) -> 
         notes.append(f"{' and '.join(packages)} overwrite each other's files; keep only one")
     return {
         "build": build,
-        "int8": _verdict({INT8_MODULE: BUILD_EXTRA} if "int8" in row.precisions else {}, found),
+        "int8": _verdict(INT8_MODULES if "int8" in row.precisions else {}, found),
         "run": run,
         "versions": dict(versions),
         "devices": [device for module in row.modules for device in found[module].devices],
@@ -118,6 +127,7 @@ def render(info: dict[str, Any]) -> str:
         ("processor", cpu["model"]),
         ("cores", _cores(cpu)),
         ("ISA", _isa(cpu["isa"])),
+        ("int8", _INT8[cpu["int8"]["kind"]].format(cpu["int8"]["by"])),
         ("memory", _memory(info["memory"])),
         ("GPU", _gpu(info["gpu"])),
         ("libraries", ", ".join(_library_lines(info["libraries"]))),

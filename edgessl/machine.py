@@ -100,8 +100,13 @@ def model_name(cpuinfo: str) -> str:
 def isa(cpuinfo: str, machine: str) -> dict[str, bool]:
     """Which of ``ISA`` the text of /proc/cpuinfo lists; empty when it lists none at all."""
     flags = (_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split()
-    names = ISA.get(_ALIASES.get(machine.lower(), machine.lower()), ())
+    names = ISA.get(architecture(machine), ())
     return {name: name in flags for name in names} if flags else {}
+
+
+def architecture(machine: str) -> str:
+    """``platform.machine()`` in Linux's words: ``x86_64`` for Windows' ``AMD64``."""
+    return _ALIASES.get(machine.lower(), machine.lower())
 
 
 def _field(cpuinfo: str, wanted: str) -> str:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from edgessl.backend import Arrays, RuntimeOptions
 from edgessl.bundle import Manifest
 from edgessl.errors import BundleError, DeviceMismatch, RecipeError, require
+from edgessl.isa import check
+from edgessl.runtimes.int8_probe import saturates
 
 _DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
@@ -56,7 +58,8 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
     Raises:
         MissingDependency: openvino is not installed.
         RecipeError: a device that this target does not know.
-        DeviceMismatch: the device that was asked for is not in this machine.
+        DeviceMismatch: the device that was asked for is not in this machine, or is a CPU on
+            which the bundle's int8 sums would saturate.
         BundleError: OpenVINO cannot load the file.
     """
     openvino = require("openvino", "openvino", "opening an openvino bundle")
@@ -70,6 +73,8 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
             f"asked for device {device!r}, but OpenVINO finds only "
             f"{', '.join(core.available_devices) or 'none'} here. Is its driver installed?"
         )
+    if name == "CPU":
+        check(manifest, lambda: saturates(lambda *probe: _run(core, *probe)))
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": arithmetic(
@@ -97,3 +102,10 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
         "threads": compiled.get_property("INFERENCE_NUM_THREADS") if name == "CPU" else None,
     }
     return OpenVinoBackend(compiled, facts)
+
+
+def _run(core: Any, graph: bytes, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    results = core.compile_model(core.read_model(graph), "CPU", settings)(x)
+    y: npt.NDArray[np.float32] = results[0]
+    return y

@@ -17,7 +17,7 @@ from edgessl import info, libraries, machine, target
 from edgessl.gpu import GpuDevice, GpuProbe
 from edgessl.libraries import Library
 
-NATIVE = ("torch", "transformers", "onnx", "nncf", "onnxruntime", "openvino", "tensorrt_rtx")
+NATIVE = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "tensorrt_rtx")
 COLLECT = f"""
 import json, sys
 from edgessl import info
@@ -49,7 +49,7 @@ NO_DRIVER = GpuProbe(False, "the NVIDIA driver is not installed")
 
 
 def all_libraries(**states: Library) -> dict[str, Library]:
-    names = {*info.BUILD_MODULES, info.INT8_MODULE}
+    names = {*info.BUILD_MODULES, *info.INT8_MODULES}
     for row in target.TARGETS.values():
         names.update(row.modules, row.build_modules)
     return {name: states.get(name, Library("ok", "", ((name, "1.0"),))) for name in names}
@@ -58,6 +58,7 @@ def all_libraries(**states: Library) -> dict[str, Library]:
 def test_this_machine(here: dict[str, Any]) -> None:
     assert list(here["targets"]) == list(target.TARGETS)
     assert 0 < here["cpu"]["usable_cores"] <= here["cpu"]["logical_cores"] == os.cpu_count()
+    assert here["cpu"]["int8"]["kind"] in ("exact", "saturating", "unknown")
     assert here["memory"]["total_mb"] >= here["memory"]["available_mb"] > 0
     for name in ("torch", "onnxruntime", "openvino", "numpy", "tokenizers"):
         installed = importlib.metadata.version(name)
@@ -111,7 +112,7 @@ def test_a_missing_library_gives_the_command() -> None:
 
 
 def test_a_device_without_the_torch_side(here: dict[str, Any]) -> None:
-    absent = {name: Library("missing") for name in (*info.BUILD_MODULES, "nncf", "openvino")}
+    absent = {name: Library("missing") for name in (*info.BUILD_MODULES, "openvino")}
     found = all_libraries(**absent)
     facts = {key: info.target_facts(row, found, GPU) for key, row in target.TARGETS.items()}
     assert facts["onnx"]["build"]["do"] == ["pip install 'edgessl[compress]'"]
@@ -164,11 +165,13 @@ def test_rendering_a_gpu_a_quota_and_a_broken_library(here: dict[str, Any]) -> N
     facts = json.loads(json.dumps(here))
     facts["gpu"] = dataclasses.asdict(GPU)
     facts["cpu"].update(quota_cores=1.5, usable_cores=1.5, isa={}, physical_cores=None)
+    facts["cpu"]["int8"] = {"kind": "saturating", "by": "vpmaddubsw"}
     facts["memory"]["limit_mb"] = 2000
     facts["libraries"]["onnxruntime"].update(state="broken", versions={})
     text = " ".join(info.render(facts).split())
     assert "NVIDIA RTX A2000 (compute capability 8.6, 12.0 GiB); driver for CUDA 13.0" in text
     assert "container quota 1.5" in text and "1.5 usable" in text
+    assert "int8 16-bit sums that saturate (vpmaddubsw): export for this CPU with --isa any" in text
     assert "container limit 2.0 GB" in text
     assert "onnxruntime (broken)" in text
     assert "unknown on this system" in text
