@@ -53,6 +53,7 @@ def build(
     precision: str | None = None,
     overwrite: bool = False,
     force: bool = False,
+    timing: bool = True,
     **options: Any,
 ) -> Built:
     """Build a bundle at *output* from an encoder, and check it against the original.
@@ -61,12 +62,15 @@ def build(
         model: a directory, a hub id, or a bundle that holds an ONNX.
         target: ``onnx``, ``openvino``, ``tensorrt`` or ``tensorrt-rtx``.
         output: the bundle's directory; written whole or not at all.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8`` (which needs ``calibration=``); None is
-            fp32, or what a bundle given as *model* has.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` (best with ``calibration=``),
+            ``int8-dynamic``, ``int8-weight-only`` or ``int4-weight-only``; None is fp32, or what a
+            bundle given as *model* has.
         overwrite: replace a bundle that is there.
         force: write it even if its parity is outside its precision's bound.
+        timing: measure whether int8 is faster here than the best float precision.
         **options: the other fields of ``edgessl.recipe.Recipe``: ``pooling``, ``normalize``,
-            ``features``, ``max_length``, ``calibration``, ``samples``, ``seed``, ``revision``,
+            ``features``, ``max_length``, ``calibration``, ``calibration_column``, ``samples``,
+            ``seed``, ``method``, ``exclude``, ``max_drop``, ``isa``, ``revision``,
             ``workspace_mb``, ``compute_capabilities``.
 
     Raises:
@@ -81,7 +85,7 @@ def build(
             f"{nearest(unknown[0], recipe.Recipe.__dataclass_fields__)}"
         )
     chosen = recipe.Recipe(model=os.fspath(model), target=target, precision=precision, **options)
-    return pipeline.build(chosen, output, overwrite=overwrite, force=force)
+    return pipeline.build(chosen, output, overwrite=overwrite, force=force, timing=timing)
 
 
 def load(

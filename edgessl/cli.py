@@ -23,6 +23,7 @@ Examples:
   edgessl export ./all-MiniLM-L6-v2 -t openvino -o minilm/
   edgessl export sentence-transformers/all-MiniLM-L6-v2 -t onnx -o minilm/
   edgessl export ./all-MiniLM-L6-v2 -t openvino -p int8 -c texts.txt -o minilm-int8/
+  edgessl export minilm/ -t onnx -p int8-weight-only -o minilm-8bit/     no data
   edgessl export ./vit-mae -t tensorrt-rtx -p fp16 --compute-capability 8.6 -o mae/
   edgessl export onnx-bundle/ -t tensorrt -o engine/     on the device, no torch
   edgessl export --recipe recipe.toml -o bundle/ --json  the manifest on stdout
@@ -58,10 +59,28 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on
     "--calibration",
     "-c",
     metavar="DATA",
-    help="For int8: a text file; a folder of images, .wav files or folders of frames; an .npy.",
+    help="For int8: a text file or table; a folder of images, .wav files or folders of frames; "
+    "an .npy; see docs/calibration.md.  [default: what edgessl carries]",
 )
+@click.option("--calibration-column", metavar="NAME", help="Of a table; several with commas.")
 @click.option("--samples", type=click.IntRange(min=1), help="Calibration items.  [default: 300]")
 @click.option("--seed", type=int, help="Draws the calibration items.  [default: 0]")
+@click.option(
+    "--method",
+    help="How int8 finds ranges: auto, minmax, percentile, entropy, mse.  [default: auto]",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="NAME",
+    help="A layer that int8 leaves alone, as inspect --sensitivity names it; globs; repeatable.",
+)
+@click.option("--max-drop", metavar="METRIC=X", help="Leave as many layers float as it takes.")
+@click.option(
+    "--isa",
+    help="CPUs that int8 is for: vnni; any, also those without VNNI; auto: vnni where this machine "
+    "is exact.  [default: auto]",
+)
 @click.option("--pooling", help="cls, mean, max or none.  [default: the model's own, else mean]")
 @click.option(
     "--normalize/--no-normalize",
@@ -97,6 +116,14 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on
     metavar="R.TOML",
     help="Take the options from a recipe; flags override it.",
 )
+@click.option(
+    "--no-timing",
+    "timing",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="Do not measure whether int8 is faster here.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--force", is_flag=True, help="Write it even if parity is outside its bound.")
 @_quiet_option
@@ -104,6 +131,7 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on
 def export(
     recipe_path: Path | None,
     output: Path,
+    timing: bool,
     overwrite: bool,
     force: bool,
     quiet: bool,
@@ -116,7 +144,7 @@ def export(
     The bundle is compared with the fp32 model, through the runtime it is for, before it is
     written.
     """
-    from edgessl import pipeline
+    from edgessl import pipeline, worth
     from edgessl import recipe as recipes
 
     recipe = recipes.read(recipe_path) if recipe_path else recipes.Recipe()
@@ -129,7 +157,9 @@ def export(
             raise RecipeError(f"no {name} given: pass {example}, or name it in a recipe.")
     _check_flags(given, recipe)
     with Steps(quiet) as steps:
-        built = pipeline.build(recipe, output, overwrite=overwrite, force=force, report=steps)
+        built = pipeline.build(
+            recipe, output, overwrite=overwrite, force=force, timing=timing, report=steps
+        )
     manifest = built.manifest
     size = sum(entry.size for entry in manifest.files.values())
     if as_json:
@@ -152,22 +182,65 @@ def export(
     for key in ("stand_in", "inference"):
         if key in ran:
             click.echo(f"         {ran[key]}")
+    for line in _int8_lines(manifest.compatibility.get("graph", {})):
+        click.echo(f"int8     {line}")
+    for line in worth.lines(manifest.compatibility.get("timing", ()), manifest.precision):
+        click.echo(f"speed    {line}")
     for note in manifest.compatibility.get("notes", ()):
         click.echo(f"note     {note}")
+    for note in (manifest.calibration or {}).get("notes", ()):
+        click.echo(f"warning  {note}", err=True)
     if not built.parity.within:
         click.echo("warning  parity is outside its bound; written because of --force", err=True)
     return 0
+
+
+def _int8_lines(graph: dict[str, Any]) -> list[str]:
+    """What static int8 did, of the manifest's facts."""
+    counts, trade = graph.get("operators"), graph.get("trade")
+    lines = []
+    if isinstance(counts, dict):
+        lines.append(f"{counts['int8']} operators in int8, {counts['float']} in float")
+    if trade is not None:
+        lines.append(
+            f"{trade['metric']} {trade['reached']:.5f} on calibration data; all in int8 "
+            f"{trade['all_int8']:.5f}; kept in float: {', '.join(trade['kept_in_float']) or 'none'}"
+        )
+    if "without_vnni" in graph:
+        found = graph["without_vnni"]
+        lines.append(
+            f"a CPU without VNNI would give cosine {found['cosine_mean']:.5f} mean, "
+            f"{found['cosine_min']:.5f} lowest; --isa any is for those"
+        )
+    return lines
 
 
 def _check_flags(given: dict[str, Any], recipe: Recipe) -> None:
     """Refuse flags that would do nothing: who gives one expects something of it."""
     from edgessl.source import own_precision
 
-    precision = recipe.precision or own_precision(recipe.model)
-    for name in ("calibration", "samples", "seed"):
-        if name in given and precision != "int8":
-            raise RecipeError(f"--{name} is for int8, but this is {precision}: add -p int8.")
+    own = own_precision(recipe.model)
+    precision = recipe.precision or own
     engines = [row.key for row in TARGETS.values() if row.needs_gpu]
+    calibrated = ("calibration", "calibration_column", "samples", "seed")
+    for name in (*calibrated, "method", "exclude", "max_drop", "isa"):
+        if name not in given:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        able = ["int8"]
+        if name in calibrated and recipe.target in engines:
+            able.append("fp16")
+        elif name == "isa":
+            able.append("int8-dynamic")
+        if precision not in able:
+            wanted = " and ".join(able)
+            raise RecipeError(f"{flag} is for {wanted}, but this is {precision}: add -p int8.")
+        if precision == own:
+            raise RecipeError(f"{flag}: fixed in the bundle {recipe.model!r}, which is {own}.")
+        if name == "isa" and recipe.target in engines:
+            raise RecipeError(f"--isa is for CPUs, not --target {recipe.target}.")
+        if name in calibrated[1:] and precision == "fp16" and not recipe.calibration:
+            raise RecipeError(f"{flag} is for --calibration, which is not given.")
     for name, flag in (
         ("compute_capabilities", "--compute-capability"),
         ("workspace_mb", "--workspace-mb"),
@@ -227,16 +300,39 @@ def info(quiet: bool, as_json: bool) -> int:
     return 0
 
 
-@cli.command(short_help="Layers, parameters, FLOPs, precision, provenance.")
+@cli.command(short_help="Layers, parameters, FLOPs, precision, provenance; int8 sensitivity.")
 @click.argument("path", metavar="MODEL|BUNDLE")
 @click.option("--layers", is_flag=True, help="One row a layer.")
+@click.option("--sensitivity", is_flag=True, help="What int8 costs, operator by operator.")
+@click.option("--target", "-t", help="With --sensitivity: whose int8.  [default: onnx]")
+@click.option("--calibration", "-c", metavar="DATA", help="With --sensitivity: as for an export.")
+@click.option("--calibration-column", metavar="NAME", help="With --sensitivity: column of a table.")
+@click.option("--samples", type=click.IntRange(min=1), help="With --sensitivity.  [default: 300]")
 @_quiet_option
 @_json_option
-def inspect(path: str, layers: bool, quiet: bool, as_json: bool) -> int:
+def inspect(
+    path: str, layers: bool, sensitivity: bool, quiet: bool, as_json: bool, **flags: Any
+) -> int:
     """Layers, parameters, FLOPs, size, precision per layer and provenance.
 
     MODEL (a directory or a hub id) is loaded with torch; BUNDLE is read with onnx or openvino.
+
+    With --sensitivity each operator alone, and each block, is put into int8 and the vectors are
+    compared with those in float: what to give to export --exclude.
     """
+    given = {name: value for name, value in flags.items() if value is not None}
+    if sensitivity:
+        from edgessl import sensitivity as measuring
+        from edgessl.recipe import Recipe
+
+        with Steps(quiet) as steps:
+            found = measuring.measure(Recipe(model=path, precision="int8", **given), report=steps)
+        click.echo(json.dumps(found, indent=2) if as_json else measuring.render(found, layers))
+        for note in found["calibration"].get("notes", ()):
+            click.echo(f"warning  {note}", err=True)
+        return 0
+    if given:
+        raise RecipeError(f"--{next(iter(given)).replace('_', '-')} is for --sensitivity.")
     from edgessl import inspection
 
     with Steps(quiet) as steps:

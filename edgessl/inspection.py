@@ -133,9 +133,16 @@ def _bundle_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         f"cosine {parity['cosine_mean']:.6f} mean, {parity['cosine_min']:.6f} lowest, "
         f"on {parity['ran']['runtime']} {parity['ran']['version']}"
     )
+    facts = dict(found["compatibility"])
+    arithmetic, graph = facts.pop("int8", None), facts.pop("graph", {})
+    notes = facts.pop("notes", [])
+    facts.pop("profiles", None)
     rows = [
-        ("made for", _pairs({k: v for k, v in found["compatibility"].items() if k != "profiles"})),
+        ("made for", _pairs(facts)),
+        ("int8", _pairs(arithmetic) if arithmetic else ""),
+        ("graph", _pairs(graph)),
         ("calibrated", f"on {data['samples']} of {data['source']}" if data else ""),
+        *(("note", note) for note in notes),
         ("parity", measured),
     ]
     if found["layers"] is None:
@@ -191,8 +198,16 @@ def _wrapped(name: str, text: str) -> list[str]:
 
 def _pairs(facts: dict[str, Any]) -> str:
     """``name value`` of all that is set, lists with blanks between."""
-    texts = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in facts.items()}
-    return ", ".join(f"{name} {text}" for name, text in texts.items() if text not in (None, ""))
+    texts = {name: _value(value) for name, value in facts.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({_pairs(value)})" if value else ""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _counted(pairs: list[tuple[str, int]]) -> str:

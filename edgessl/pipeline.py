@@ -1,27 +1,27 @@
-"""The walk between rooms: checkpoint -> ONNX -> int8 -> target -> parity -> bundle."""
+"""The walk between rooms: checkpoint -> ONNX -> precision -> target -> parity -> bundle."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from edgessl import bundle, gpu, parity, staging, target
+from edgessl import bundle, gpu, lower, parity, staging, target, worth
 from edgessl.backend import Backend, BuildPlan, Report, RuntimeOptions, silent
 from edgessl.bundle import Manifest
-from edgessl.errors import ParityError, RecipeError, require
+from edgessl.errors import ParityError, require
 from edgessl.recipe import Recipe
-from edgessl.source import Source, open_source, own_precision, prepare_with
+from edgessl.source import Source, open_source, own_precision
 from edgessl.spec import AudioSpec, EncoderSpec, TextSpec
 from edgessl.write_errors import native_writers
 
 _LIBRARIES = (
-    "edgessl torch transformers onnx onnxscript nncf onnxruntime openvino tensorrt "
+    "edgessl torch transformers onnx onnxscript onnxruntime openvino tensorrt "
     "tensorrt-rtx-cu13 tokenizers numpy"
 ).split()
 
@@ -41,6 +41,7 @@ def build(
     *,
     overwrite: bool = False,
     force: bool = False,
+    timing: bool = True,
     report: Report = silent,
 ) -> Built:
     """Build a bundle and check it against the encoder, on this machine, before it is written.
@@ -50,6 +51,7 @@ def build(
         output: the bundle's directory; written whole or not at all.
         overwrite: replace a bundle that is there.
         force: write the bundle even if its parity is outside its precision's bound.
+        timing: measure whether int8 is faster here than the best float precision.
         report: takes a line at each step.
 
     Raises:
@@ -63,32 +65,20 @@ def build(
     staging.check_output(path, overwrite)
     for module in row.build_modules:
         require(module, row.extra, f"building for {row.key}")
-    quantizes = precision == "int8" and own_precision(recipe.model) != "int8"
-    if quantizes and not recipe.calibration:
-        raise RecipeError(
-            "--precision int8 needs --calibration: a few hundred real inputs (a text file with a "
-            "text a line; a folder of images, of .wav files or of folders of frames; or an .npy)."
-        )
-    if quantizes:  # what can be known before the long work
-        if not Path(str(recipe.calibration)).exists():
-            raise RecipeError(f"calibration data {recipe.calibration!r}: no such file or folder.")
-        # NNCF would tell its makers over the network of each use; edgessl's user was not asked.
-        os.environ.setdefault("NNCF_CI", "1")
-        require("nncf", "compress", "int8 quantization")
+    lower.check(recipe, row)
     report(f"loading {recipe.model}")
     with staging.staged(path, overwrite) as stage, native_writers(stage):
         work = stage / ".work"
         work.mkdir()
         source = open_source(recipe, stage, report)
-        calibration, quantize = _calibration(recipe, row, source, stage)
+        calibrated = lower.calibration(recipe, row, source, stage)
 
         report("exporting to ONNX")
         onnx = work / "model.onnx"
         source.write_onnx(onnx)
-        facts: dict[str, Any] = {}
-        if quantize and row.quantizes == onnx.name:
-            report("quantizing to int8")
-            facts |= quantize(onnx)
+        timed = timing and precision != source.precision and worth.times(row, precision)
+        fp32 = shutil.copyfile(onnx, work / "fp32.onnx") if timed else onnx
+        lowered = lower.lower(onnx, recipe, row, source, calibrated, _resume(path), report)
         report(f"building for {row.key}")
         plan = BuildPlan(
             target=row.key,
@@ -98,23 +88,19 @@ def build(
             compute_capabilities=recipe.compute_capabilities,
             report=report,
         )
-        facts = target.resolve(row.builder)(onnx, stage, plan) | facts
-        if quantize and row.quantizes != onnx.name:
-            report("quantizing to int8")
-            facts |= quantize(stage / row.quantizes)
-        shutil.rmtree(work)
+        facts: dict[str, Any] = target.resolve(row.builder)(onnx, stage, plan) | lowered.facts
 
         manifest = Manifest(
             target=row.key,
             precision=precision,
             encoder=source.spec,
             provenance=replace(source.provenance, versions=_versions()),
-            variant=source.variant or bundle.variant_id(_identity(source, recipe, calibration)),
+            variant=source.variant or bundle.variant_id(_identity(source, recipe, lowered)),
             recipe=_public(recipe, source),
             compatibility=facts,
             parity={},
             compute=source.compute,
-            calibration=calibration,
+            calibration=calibrated.facts if calibrated else source.calibration,
         )
         report("checking parity with the fp32 encoder")
         result, ran = _parity(stage, manifest, source.reference)
@@ -123,6 +109,13 @@ def build(
                 f"parity of {row.key} {recipe.precision} is outside its bound: {result}. The "
                 "bundle was not written; --force writes it all the same."
             )
+        if timed:
+            report(f"timing {precision} against float, here")
+            times = worth.compare(
+                row, stage, manifest, fp32, plan, work, worth.feeds(source.spec, source.reference)
+            )
+            manifest = replace(manifest, compatibility=facts | {"timing": times})
+        shutil.rmtree(work)
         parity.save(source.reference, stage / bundle.REFERENCE)
         manifest = replace(
             manifest,
@@ -166,21 +159,10 @@ def verify(path: Path, report: Report = silent) -> dict[str, Any]:
     }
 
 
-def _calibration(
-    recipe: Recipe, row: target.Target, source: Source, stage: Path
-) -> tuple[dict[str, Any] | None, Callable[[Path], dict[str, Any]] | None]:
-    """Calibration facts for the manifest, and what quantizes a file in place (None: nothing)."""
-    if recipe.precision != "int8":
-        return None, None
-    if source.quantized:
-        return source.calibration, None
-    from edgessl.calibrate import data
-
-    chosen = data.load(Path(str(recipe.calibration)), source.spec.task, recipe.samples, recipe.seed)
-    prepare = prepare_with(source.assets, source.spec, stage)
-    samples = [prepare([item]) for item in chosen.items]
-    quantizer = target.resolve(row.quantizer)
-    return chosen.to_json(), lambda path: quantizer(path, samples)
+def _resume(output: Path) -> Path:
+    """Where calibration keeps its statistics, for the next export to *output* after a stop."""
+    real = Path(os.path.realpath(output))
+    return real.with_name(f".{real.name}.calibration.npz")
 
 
 def _profiles(
@@ -193,20 +175,17 @@ def _profiles(
     return {name: (low[name], best[name], high[name]) for name in low}
 
 
-def _identity(source: Source, recipe: Recipe, calibration: dict[str, Any] | None) -> dict[str, Any]:
+def _identity(source: Source, recipe: Recipe, lowered: lower.Lowered) -> dict[str, Any]:
     """All that moves the vectors; see docs/bundle.md."""
-    identity: dict[str, Any] = {
+    return {
         "weights": source.provenance.weights_sha256,
         "precision": recipe.precision,
         "pooling": source.spec.pooling,
         "normalize": source.spec.normalize,
         "preprocessing": source.spec.to_json()["preprocessing"],
         "dimensions": source.spec.dimensions,
+        **lowered.identity,
     }
-    if calibration is not None:
-        row = target.get(recipe.target)
-        identity |= {"quantizer": row.quantizer, "calibration": calibration["sha256"]}
-    return identity
 
 
 def _public(recipe: Recipe, source: Source) -> dict[str, Any]:

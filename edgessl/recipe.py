@@ -36,8 +36,13 @@ _LAYOUT: dict[str, dict[str, str]] = {
     "quantize": {
         "precision": "precision",
         "calibration": "calibration",
+        "column": "calibration_column",
         "samples": "samples",
         "seed": "seed",
+        "method": "method",
+        "exclude": "exclude",
+        "max_drop": "max_drop",
+        "isa": "isa",
     },
     "target": {
         "name": "target",
@@ -56,9 +61,13 @@ class Recipe:
     ``image_size``: height and width in pixels. ``prompt``: name of one of the checkpoint's prompts.
     ``dimensions``: of the vector that are kept. ``tower``: of CLIP and SigLIP, ``image`` or
     ``text``. ``probabilities``: a classifier's answer instead of a vector.
-    ``max_seconds``: where audio is cut. ``calibration``: for int8; a text file (a text a
-    line), a folder of images, or an .npy/.npz of uint8 images ``(n, H, W, 3)``; ``samples`` of
-    it are drawn with ``seed``.
+    ``max_seconds``: where audio is cut.
+
+    For int8: ``calibration``: data as docs/calibration.md has it, ``calibration_column`` of a
+    table; ``samples`` of it are drawn with ``seed``; None is what edgessl carries. ``method``:
+    how ranges are chosen. ``exclude``: layers that stay float, globs allowed. ``max_drop``:
+    ``METRIC=X``. ``isa``: the CPUs that it must be right on: ``vnni``, ``any``, or ``auto``, which
+    is full range where this machine's int8 is exact.
     ``workspace_mb`` and ``compute_capabilities`` are for TensorRT engines.
     """
 
@@ -77,8 +86,13 @@ class Recipe:
     probabilities: bool = False
     max_seconds: int | None = None
     calibration: str | None = None
+    calibration_column: str | None = None
     samples: int = 300
     seed: int = 0
+    method: str = "auto"
+    exclude: tuple[str, ...] = ()
+    max_drop: str | None = None
+    isa: str = "auto"
     workspace_mb: int = 1024
     compute_capabilities: tuple[str, ...] = ()
 

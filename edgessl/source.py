@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ from edgessl.encoder import Encoder
 from edgessl.errors import BundleError, CheckpointError, RecipeError, Unsupported, require
 from edgessl.recipe import Recipe
 from edgessl.spec import PROBABILITIES, EncoderSpec, Provenance
+from edgessl.target import get, reads
+
+# What a manifest's compatibility says of the ONNX, and not of what was built from it.
+_CARRIED = ("graph", "int8", "notes")
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,10 @@ class Source:
     reference: list[parity.Batch]
     compute: dict[str, Any]
     write_onnx: Callable[[Path], object]
-    # Of a bundle whose ONNX is carried over as it is: what it was called, and whether it is int8.
+    precision: str = "fp32"  # of that ONNX
+    # Of a bundle whose ONNX is carried over as it is: what it was called, and how it was made.
     variant: str | None = None
-    quantized: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
 
 
@@ -98,7 +103,7 @@ def _open_checkpoint(recipe: Recipe, stage: Path, report: Report) -> Source:
             lambda inputs: run_encoder.forward(encoder, inputs),
         ),
         compute=run_encoder.compute(encoder),
-        write_onnx=lambda path: onnx_writer.write(encoder, path, str(recipe.precision)),
+        write_onnx=lambda path: onnx_writer.write(encoder, path),
     )
 
 
@@ -142,13 +147,12 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
         raise RecipeError(f"--probabilities: the bundle {str(directory)!r} was exported without.")
     if recipe.features and not manifest.encoder.has_features:
         raise RecipeError(f"--features: the bundle {str(directory)!r} was exported without.")
-    converts = manifest.precision == "fp32" and (
-        recipe.precision == "int8" or recipe.target == "openvino"
-    )
-    if recipe.precision != manifest.precision and not converts:
+    have, same = manifest.precision, recipe.precision == manifest.precision
+    if (have != "fp32" and not same) or not reads(get(recipe.target), get(manifest.target), have):
+        made_for = f" made for {manifest.target}" if same else ""
         raise Unsupported(
-            f"{str(directory)!r} holds {manifest.precision}; --target {recipe.target} --precision "
-            f"{recipe.precision} has to be exported from the checkpoint."
+            f"{str(directory)!r} holds {have}{made_for}; --target {recipe.target} --precision "
+            f"{recipe.precision} has to be exported from the checkpoint, or from a bundle in fp32."
         )
     assets = {
         name: (directory / name).read_bytes()
@@ -164,8 +168,9 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
         reference=parity.read(directory / bundle.REFERENCE),
         compute=manifest.compute,
         write_onnx=lambda path: shutil.copyfile(onnx, path),
-        variant=manifest.variant if recipe.precision == manifest.precision else None,
-        quantized=manifest.precision == "int8",
+        precision=have,
+        variant=manifest.variant if same else None,
+        facts={k: manifest.compatibility[k] for k in _CARRIED if k in manifest.compatibility},
         calibration=manifest.calibration,
     )
 

@@ -9,7 +9,29 @@ from typing import Any
 
 from edgessl.errors import RecipeError, Unsupported, nearest
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = (
+    "fp32",
+    "fp16",
+    "bf16",
+    "int8",
+    "int8-dynamic",
+    "int8-weight-only",
+    "int4-weight-only",
+)
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The form of int8 that a target computes fast: Q/DQ in the ONNX, before its builder.
+
+    ``signed``: activations are symmetric int8 with zero point 0 (TensorRT takes nothing else),
+    else uint8. ``convolutions``: they are quantized too. ``fused``: operators of ONNX Runtime's
+    own in place of Q/DQ, which nothing else reads.
+    """
+
+    signed: bool = False
+    convolutions: bool = True
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,8 +43,8 @@ class Target:
     - builder ``(onnx: Path, directory: Path, plan: BuildPlan) -> dict``: writes the target's
       files into *directory*; returns the manifest's ``compatibility`` facts.
     - opener ``(directory: Path, manifest: Manifest, options: RuntimeOptions) -> Backend``.
-    - quantizer ``(model: Path, samples, report) -> None``: int8 in place, on the file
-      named by ``quantizes``: the ONNX waist before the builder, or what the builder wrote.
+
+    The ONNX that a builder gets is in the bundle's precision already (``edgessl.lower``).
     """
 
     key: str
@@ -31,10 +53,9 @@ class Target:
     build_modules: tuple[str, ...]  # what building one imports, beside the ONNX writer
     builder: str
     opener: str
-    quantizer: str
-    quantizes: str
     model_file: str
     precisions: tuple[str, ...]
+    int8: Int8
     needs_gpu: bool = False
     # Where the engine cannot run on the building machine, these targets stand in for the parity
     # check of its ONNX, by precision.
@@ -42,7 +63,9 @@ class Target:
     why_not: tuple[tuple[str, str], ...] = ()  # precision -> why this target lacks it
 
 
-_STAND_INS = (("fp32", "onnx"), ("fp16", "onnx"), ("bf16", "openvino"), ("int8", "onnx"))
+_STATIC = tuple(precision for precision in PRECISIONS if precision != "int8-dynamic")
+_NOT_DYNAMIC = (("int8-dynamic", "only ONNX Runtime has operators for it"),)
+_STAND_INS = tuple((p, "openvino" if p == "bf16" else "onnx") for p in _STATIC)
 
 TARGETS: dict[str, Target] = {
     row.key: row
@@ -54,10 +77,9 @@ TARGETS: dict[str, Target] = {
             build_modules=("onnxruntime",),
             builder="edgessl.export.onnx_graph:build",
             opener="edgessl.runtimes.ort_session:open_backend",
-            quantizer="edgessl.calibrate.quantize:quantize_onnx",
-            quantizes="model.onnx",
             model_file="model.onnx",
-            precisions=("fp32", "fp16", "int8"),
+            precisions=tuple(p for p in PRECISIONS if p != "bf16"),
+            int8=Int8(convolutions=False, fused=True),
             why_not=(("bf16", "ONNX Runtime's CPU kernels have no bf16"),),
         ),
         Target(
@@ -67,10 +89,10 @@ TARGETS: dict[str, Target] = {
             build_modules=("openvino",),
             builder="edgessl.export.openvino_ir:build",
             opener="edgessl.runtimes.openvino_session:open_backend",
-            quantizer="edgessl.calibrate.quantize:quantize_openvino",
-            quantizes="openvino_model.xml",
             model_file="openvino_model.xml",
-            precisions=PRECISIONS,
+            precisions=_STATIC,
+            int8=Int8(),
+            why_not=_NOT_DYNAMIC,
         ),
         Target(
             key="tensorrt",
@@ -79,12 +101,12 @@ TARGETS: dict[str, Target] = {
             build_modules=(),  # without TensorRT and a GPU the bundle carries a build plan instead
             builder="edgessl.export.tensorrt_engine:build",
             opener="edgessl.runtimes.tensorrt_session:open_backend",
-            quantizer="edgessl.calibrate.quantize:quantize_onnx",
-            quantizes="model.onnx",
             model_file="model.engine",
-            precisions=PRECISIONS,
+            precisions=_STATIC,
+            int8=Int8(signed=True),
             needs_gpu=True,
             stand_ins=_STAND_INS,
+            why_not=_NOT_DYNAMIC,
         ),
         Target(
             key="tensorrt-rtx",
@@ -93,12 +115,12 @@ TARGETS: dict[str, Target] = {
             build_modules=("tensorrt_rtx",),
             builder="edgessl.export.tensorrt_engine:build",
             opener="edgessl.runtimes.tensorrt_session:open_backend",
-            quantizer="edgessl.calibrate.quantize:quantize_onnx",
-            quantizes="model.onnx",
             model_file="model.engine",
-            precisions=PRECISIONS,
+            precisions=_STATIC,
+            int8=Int8(signed=True),
             needs_gpu=True,
             stand_ins=_STAND_INS,
+            why_not=_NOT_DYNAMIC,
         ),
     )
 }
@@ -136,6 +158,15 @@ def check_precision(target: Target, precision: str) -> None:
             f"target {target.key} has no {precision}: {why}. Use --precision "
             f"{'|'.join(target.precisions)}, or --target {'|'.join(able)}."
         )
+
+
+def reads(target: Target, made_for: Target, precision: str) -> bool:
+    """Whether *target* takes the ONNX of a bundle of *precision* that was made for another.
+
+    What TensorRT takes is plain ONNX, which all do; others' quantized graphs are their own.
+    """
+    quantized = precision.startswith("int")
+    return not quantized or target.key == made_for.key or made_for.int8.signed
 
 
 def resolve(reference: str) -> Callable[..., Any]:

@@ -10,6 +10,9 @@ from edgessl.errors import BundleError, require
 
 # The operators that hold nearly all weights and arithmetic of an encoder.
 _ONNX_LAYERS = ("MatMul", "Gemm", "Conv", "Attention")
+# ... and those of quantized graphs; com.microsoft's but for the first.
+_INTEGER_LAYERS = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
+_NARROW_WEIGHTS = "MatMulNBits"
 
 
 def describe_onnx(path: Path) -> dict[str, Any]:
@@ -17,7 +20,8 @@ def describe_onnx(path: Path) -> dict[str, Any]:
 
     Returns:
         ``operators``: count by type; ``layers``: ``name``, ``type``, ``precision`` in which its
-        inputs arrive (``int8`` where they come from DequantizeLinear) and ``shape`` of its weight.
+        inputs arrive (``int8`` where they come from DequantizeLinear, ``int8 weights`` where only
+        the weights do) and ``shape`` of its weight.
     """
     onnx = require("onnx", "compress", "reading an ONNX graph")
     try:
@@ -30,23 +34,37 @@ def describe_onnx(path: Path) -> dict[str, Any]:
     types |= {name: tensor.data_type for name, tensor in weights.items()}
     types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
 
+    def dequantized(name: str) -> Any:
+        """The DequantizeLinear that *name* comes from, maybe through a Cast."""
+        node = producer.get(name)
+        if node is not None and node.op_type == "Cast":
+            node = producer.get(node.input[0])
+        return node if node is not None and node.op_type == "DequantizeLinear" else None
+
     layers = []
     for node in model.graph.node:
-        if node.op_type not in _ONNX_LAYERS:
+        weight = weights.get(node.input[1]) if len(node.input) > 1 else None
+        shape = list(weight.dims) if weight is not None else None
+        if node.op_type == _NARROW_WEIGHTS:
+            options = {a.name: a.i for a in node.attribute}
+            precision, shape = f"int{options['bits']} weights", [options["K"], options["N"]]
+        elif node.op_type in _INTEGER_LAYERS:
+            precision = "int8"
+        elif node.op_type in _ONNX_LAYERS:
+            left, right = (dequantized(name) for name in node.input[:2])
+            stored = weights.get(right.input[0]) if right is not None else None
+            kind = onnx.TensorProto.DataType.Name(types.get(node.input[0], 1)).lower()
+            precision = _SHORT.get(kind, kind)
+            if left is not None and right is not None:
+                precision = "int8"
+            elif stored is not None:
+                kind = onnx.TensorProto.DataType.Name(stored.data_type).lower()
+                precision = f"{kind.removeprefix('u')} weights"
+            shape = list(stored.dims) if stored is not None else shape
+        else:
             continue
-        sources = [producer.get(name) for name in node.input[:2]]
-        quantized = all(s is not None and s.op_type == "DequantizeLinear" for s in sources)
-        kind = onnx.TensorProto.DataType.Name(types.get(node.input[0], 1)).lower()
-        weight = weights.get(node.input[1])
-        if quantized and weight is None and sources[1] is not None:
-            weight = weights.get(sources[1].input[0])
         layers.append(
-            {
-                "name": node.name,
-                "type": node.op_type,
-                "precision": "int8" if quantized else _SHORT.get(kind, kind),
-                "shape": list(weight.dims) if weight is not None else None,
-            }
+            {"name": node.name, "type": node.op_type, "precision": precision, "shape": shape}
         )
     return {"operators": dict(Counter(n.op_type for n in model.graph.node)), "layers": layers}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import warnings
@@ -14,15 +13,7 @@ import torch
 
 from edgessl.encoder import Encoder
 from edgessl.errors import Unsupported, first_line
-from edgessl.export import opset
-
-# What a graph computes in. int8 starts from fp32: quantization comes after the export.
-DTYPES = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "int8": torch.float32,
-}
+from edgessl.export import gelu, opset
 
 
 def example_inputs(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -36,21 +27,12 @@ def example_inputs(encoder: Encoder) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def write(encoder: Encoder, path: Path, precision: str) -> None:
-    """Write *encoder* as an ONNX file whose dynamic axes stay so.
-
-    For fp16 and bf16 the transformer computes in that dtype (layer normalisation accumulates in
-    float32, as ONNX defines it) while pooling, normalisation, inputs and outputs stay as the
-    spec says, so the casts are explicit in the graph and every runtime sees the same types.
+def write(encoder: Encoder, path: Path) -> None:
+    """Write *encoder* as an fp32 ONNX file whose dynamic axes stay so.
 
     Raises:
         Unsupported: torch cannot export this module.
     """
-    module = encoder.module
-    dtype = DTYPES[precision]
-    if dtype is not torch.float32:
-        module = copy.deepcopy(module)
-        module.backbone.to(dtype)
     names = [spec.name for spec in encoder.spec.inputs]
     axes = {name: torch.export.Dim(name) for name in encoder.spec.axes}
     shapes = {
@@ -68,7 +50,7 @@ def write(encoder: Encoder, path: Path, precision: str) -> None:
         ):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module,
+                encoder.module,
                 (),
                 kwargs=example_inputs(encoder),
                 dynamo=True,
@@ -88,6 +70,7 @@ def write(encoder: Encoder, path: Path, precision: str) -> None:
         ) from err
     model = onnx.load(str(path))
     opset.lower(model)
+    gelu.plain(model)
     _strip(model)
     onnx.save(model, str(path))
 

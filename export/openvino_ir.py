@@ -9,8 +9,8 @@ from edgessl.backend import BuildPlan
 from edgessl.errors import Unsupported, require
 
 # OpenVINO computes in bf16 unasked where a CPU has it (1.5e-3 off), so the manifest decides.
-# What int8 leaves unquantized stays in f32.
-INFERENCE_PRECISION = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+# What is left of a quantized encoder stays in f32.
+INFERENCE_PRECISION = {"fp16": "f16", "bf16": "bf16"}
 
 
 def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
@@ -35,5 +35,5 @@ def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
     )
     return {
         "openvino": openvino.get_version().partition("-")[0],
-        "inference_precision": INFERENCE_PRECISION[plan.precision],
+        "inference_precision": INFERENCE_PRECISION.get(plan.precision, "f32"),
     }

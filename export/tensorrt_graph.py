@@ -70,6 +70,9 @@ def _int8_placement(model: Any, file: str) -> dict[str, int]:
                 "Quantize to symmetric int8."
             )
     dequantized = {n.output[0] for n in pairs if n.op_type == "DequantizeLinear"}
+    dequantized |= {
+        n.output[0] for n in model.graph.node if n.op_type == "Cast" and n.input[0] in dequantized
+    }
     able = [node for node in model.graph.node if node.op_type in _MATMULS]
     return {
         "matmul_and_conv": len(able),

@@ -18,8 +18,21 @@ from edgessl.target import get
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 # The type that the graph must hold somewhere for an engine to deserve its precision's name.
-_TYPES = {"fp16": "HALF", "bf16": "BF16", "int8": "INT8"}
-_FLAGS = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8"}
+_TYPES = {
+    "fp16": "HALF",
+    "bf16": "BF16",
+    "int8": "INT8",
+    "int8-weight-only": "INT8",
+    "int4-weight-only": "INT4",
+}
+# What TensorRT 8.6 must be allowed to use; what is float in an int8 graph is fp16.
+_FLAGS = {
+    "fp16": ("FP16",),
+    "bf16": ("BF16",),
+    "int8": ("INT8", "FP16"),
+    "int8-weight-only": ("INT8",),
+    "int4-weight-only": ("INT4",),
+}
 
 
 def main() -> None:
@@ -66,11 +79,13 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
     tf32 = job["precision"] != "fp32"
     if not tf32:  # on by default, and 13 bits short of the fp32 that was asked for
         config.clear_flag(trt.BuilderFlag.TF32)
-    if not typed and job["precision"] in _FLAGS:
-        precision_flag = getattr(trt.BuilderFlag, _FLAGS[job["precision"]], None)
+    for name in () if typed else _FLAGS.get(job["precision"], ()):
+        precision_flag = getattr(trt.BuilderFlag, name, None)
         if precision_flag is None:
             raise Unsupported(f"{title} has no {job['precision']}. Use another --precision.")
         config.set_flag(precision_flag)
+    if not typed and "FP16" in _FLAGS.get(job["precision"], ()):
+        _keep_floats(network, config, trt)
     capabilities: list[str] = []  # TensorRT proper builds for the GPU that it finds
     if package == "tensorrt_rtx":
         capabilities = _set_capabilities(config, trt, job["compute_capabilities"], title)
@@ -163,6 +178,20 @@ def _check_types(network: Any, trt: Any, precision: str, title: str, typed: bool
         f"{title} takes the precision from the ONNX alone, and this one computes nothing in "
         f"{precision}. Export it again with --precision {precision}."
     )
+
+
+def _keep_floats(network: Any, config: Any, trt: Any) -> None:
+    """What the graph computes in fp32 stays so where flags decide: normalisations, and nodes that
+    would overflow. Q/DQ, casts and what TensorRT cannot hold to it are left to it."""
+    kinds, float32 = trt.LayerType, trt.DataType.FLOAT
+    free = (kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.CAST)
+    for layer in map(network.get_layer, range(network.num_layers)):
+        outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
+        if layer.type not in free and outputs and all(t.dtype == float32 for t in outputs):
+            layer.precision = float32
+            for index in range(layer.num_outputs):
+                layer.set_output_type(index, float32)
+    config.set_flag(trt.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
 
 
 def _add_profile(builder: Any, config: Any, network: Any, profiles: dict[str, Any]) -> None:

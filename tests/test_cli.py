@@ -143,14 +143,35 @@ MISTAKES: list[tuple[str, int, tuple[str, ...]]] = [
     ("export no-weights -t onnx", 2, ("no-weights has no weights", "model.safetensors")),
     ("export no-json -t onnx", 2, ("no-json/config.json", "line 1", "damaged JSON")),
     ("export no-preprocessor -t onnx", 2, ("no-preprocessor", "preprocessor_config.json", "list")),
-    ("export mae -t onnx -p int8", 2, ("needs --calibration", "text file", "folder of images")),
+    ("export mae -t openvino -p int8-dynamic", 3, ("openvino has no int8-dynamic", "onnx")),
+    ("export mae -t onnx -p int4-weight-only -c images.npy", 2, ("--calibration is for int8",)),
+    ("export mae -t onnx -p fp16 -c images.npy", 2, ("--calibration is for int8,", "is fp16")),
+    ("export mae -t tensorrt -p fp16 --seed 1", 2, ("--seed is for --calibration",)),
+    ("export mae -t tensorrt -p bf16 --seed 1", 2, ("--seed is for int8 and fp16",)),
+    ("export mae -t onnx --exclude head", 2, ("--exclude is for int8", "this is fp32")),
+    ("export mae -t onnx -p int8-dynamic --method mse", 2, ("--method is for int8",)),
+    ("export mae -t onnx -p fp16 --isa any", 2, ("--isa is for int8 and int8-dynamic",)),
+    ("export mae -t tensorrt -p int8 --isa any", 2, ("--isa is for CPUs", "tensorrt")),
+    ("export mae -t onnx -p int8 --isa avx2", 2, ("unknown isa 'avx2'", "auto, vnni, any")),
+    ("export mae -t onnx -p int8 --method mnmax", 2, ("unknown method 'mnmax'", "'minmax'")),
+    ("export mae -t onnx -p int8 --max-drop 0.01", 2, ("--max-drop '0.01'", "cosine=0.005")),
+    (
+        "export mae -t onnx -p int8 --max-drop cosine=-1",
+        2,
+        ("--max-drop 'cosine=-1'", "between 0 and 1"),
+    ),
+    ("export mae -t onnx -p int8 --calibration-column a", 2, ("--calibration", "not given")),
+    (
+        "export mae -t onnx -p int8 -c images.npy --calibration-column a",
+        2,
+        ("--calibration-column 'a' is for tables",),
+    ),
     ("export mae -t onnx -p int8 -c gone", 2, ("calibration data 'gone'", "no such file")),
     ("export mae -t onnx -p int8 -c texts.txt", 2, ("texts.txt", "folder of images")),
     ("export mae -t onnx -p int8 -c empty", 2, ("'empty' holds no images",)),
     ("export mae -t onnx -p int8 -c floats.npy", 2, ("float32 (2, 2)", "uint8")),
     ("export openvino-bundle -t onnx", 3, ("bundle without an ONNX", "from the checkpoint")),
     ("export onnx-bundle -t onnx --pooling cls", 2, ("--pooling", "fixed in the bundle")),
-    ("export onnx-bundle -t onnx -p fp16", 3, ("holds fp32", "from the checkpoint")),
     ("export --recipe gone.toml", 2, ("recipe 'gone.toml'", "No such file")),
     ("export --recipe empty", 2, ("recipe 'empty'", "directory")),
     ("export --recipe syntax.toml", 2, ("'syntax.toml' is not TOML", "line 1")),
@@ -291,6 +312,36 @@ def test_json_is_the_manifest_and_all_there_is_on_stdout(place: Path, run: Run) 
     )
 
 
+def test_int8_without_data_warns(place: Path, run: Run) -> None:
+    code, out, err = run(*"export onnx-bundle -t onnx -p int8 --samples 8 --isa any -o out".split())
+
+    assert code == 0 and "onnx int8" in out
+    (line,) = [line for line in err.splitlines() if line.startswith("warning")]
+    assert "no --calibration was given" in line
+    manifest = bundle.read(place / "out")
+    assert manifest.calibration is not None and manifest.calibration["source"] == "built-in"
+    assert manifest.compatibility["int8"] == {"weights": "reduced range", "isa": "any"}
+    code, _, err = run("export", "out", "-t", "onnx", "-c", "images.npy", "-o", "again")
+    assert code == 2 and "--calibration: fixed in the bundle 'out', which is int8" in err
+
+
+def test_precisions_without_data_and_what_inspect_says(place: Path, run: Run) -> None:
+    for precision, kind, layers in (
+        ("int8-dynamic", "int8", 48),
+        ("int4-weight-only", "int4 weights", 48),
+    ):
+        code, out, err = run(
+            *("export", "onnx-bundle", "-t", "onnx", "-p", precision, "-o", precision)
+        )
+        assert code == 0 and f"quantizing to {precision} ..." in err
+        assert ("embed one at a time" in out) == (precision == "int8-dynamic")
+        _, text, _ = run("inspect", precision, "--json", "-q")
+        found = [layer for layer in json.loads(text)["layers"] if layer["precision"] == kind]
+        assert len(found) == layers
+        assert {tuple(layer["shape"]) for layer in found} == {(128, 128), (128, 512), (512, 128)}
+        assert kind in run("inspect", precision, "-q")[1]
+
+
 def test_a_link_is_kept_and_what_it_points_to_replaced(place: Path, run: Run) -> None:
     shutil.copytree(place / "onnx-bundle", place / "real")
     (place / "link").symlink_to("real")
@@ -429,6 +480,8 @@ def test_the_help_of_export_states_the_defaults_of_a_recipe(run: Run) -> None:
     text = " ".join(out.split())
     assert f"Calibration items. [default: {Recipe().samples}]" in text
     assert f"Draws the calibration items. [default: {Recipe().seed}]" in text
+    assert f"entropy, mse. [default: {Recipe().method}]" in text
+    assert f"machine is exact. [default: {Recipe().isa}]" in text
     assert f"For TensorRT. [default: {Recipe().workspace_mb}]" in text
     assert Recipe().features is False and Recipe().precision is None
 
@@ -442,10 +495,16 @@ def test_the_help_of_export_states_the_defaults_of_a_recipe(run: Run) -> None:
         ("torch", "export mae -t onnx -o out", "pip install 'edgessl[compress]'"),
         ("torch", "inspect mae", "pip install 'edgessl[compress]'"),
         (
-            "nncf",
+            "onnx",
             "export onnx-bundle -t openvino -p int8 -c images.npy -o out",
             "pip install 'edgessl[compress]'",
         ),
+        (
+            "onnxruntime",
+            "export onnx-bundle -t openvino -p int8 -c images.npy -o out",
+            "pip install 'edgessl[onnx]'",
+        ),
+        ("onnx", "export onnx-bundle -t onnx -p fp16 -o out", "pip install 'edgessl[compress]'"),
     ],
 )
 def test_a_missing_library_is_named_with_its_command(
@@ -472,13 +531,16 @@ def test_chatter_of_the_libraries_reaches_neither_stream(place: Path) -> None:
 
     assert done.returncode == 0
     assert json.loads(done.stdout)["precision"] == "int8"
-    assert done.stderr.splitlines() == [
+    lines = done.stderr.splitlines()
+    steps = [
         "loading mae ...",
         "exporting to ONNX ...",
-        "building for openvino ...",
         "quantizing to int8 ...",
+        "building for openvino ...",
         "checking parity with the fp32 encoder ...",
     ]
+    assert [line for line in lines if line in steps] == steps
+    assert all(line.endswith(" ...") for line in lines)
 
 
 @pytest.mark.parametrize("settings", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"LC_ALL": "C"}])

@@ -32,8 +32,13 @@ max_seconds = 12
 [quantize]
 precision = "int8"
 calibration = "texts.txt"
+column = "text"
 samples = 17
 seed = 4
+method = "mse"
+exclude = ["*.layer.0.*"]
+max_drop = "cosine=0.005"
+isa = "any"
 
 [target]
 name = "tensorrt-rtx"
@@ -66,8 +71,13 @@ def test_every_field_has_a_key(tmp_path: Path) -> None:
         probabilities=True,
         max_seconds=12,
         calibration="texts.txt",
+        calibration_column="text",
         samples=17,
         seed=4,
+        method="mse",
+        exclude=("*.layer.0.*",),
+        max_drop="cosine=0.005",
+        isa="any",
         workspace_mb=64,
         compute_capabilities=("8.6", "8.9"),
     )
@@ -98,6 +108,7 @@ def test_empty_recipe(tmp_path: Path, text: str) -> None:
         ("[encoder]\nnormalize = 1", "should be true or false"),
         ("[encoder]\nmodel = 3", "should be a string"),
         ("[quantize]\nprecision = ['int8']", "should be a string"),
+        ("[quantize]\nexclude = 'a'", "exclude .* 'a'; it should be a list"),
         ("[target]\ncompute_capabilities = '8.6'", r"compute_capabilities .* '8\.6'"),
         ("[encoder\n", "recipe.toml"),
         ("[encoder]\nmodel = 'a'\nmodel = 'b'", "recipe.toml"),

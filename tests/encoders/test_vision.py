@@ -17,7 +17,6 @@ from edgessl.encoders import run
 from edgessl.encoders.families import FAMILIES
 from edgessl.encoders.options import LoadOptions
 from edgessl.errors import RecipeError, Unsupported
-from edgessl.export import describe, onnx_writer
 from edgessl.spec import Provenance
 from tests.builders import fill
 
@@ -149,14 +148,6 @@ def test_another_image_size(family: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, expected_vector(family, result, model), atol=1e-5, rtol=1e-5)
     processor = json.loads(encoder.assets["preprocessor_config.json"])
     assert processor["size"] == {"height": height, "width": height}
-
-
-def test_baked_positions_follow_the_precision(tmp_path: Path) -> None:
-    save(tmp_path, "dinov2")
-    encoder = encoders.load(tmp_path, LoadOptions(image_size=(48, 48)), Provenance("tiny"))
-    onnx_writer.write(encoder, tmp_path / "half.onnx", "fp16")
-    layers = describe.describe_onnx(tmp_path / "half.onnx")["layers"]
-    assert {layer["precision"] for layer in layers} == {"fp16"}
 
 
 def test_size_of_the_processor_wins_over_the_pretraining_size(tmp_path: Path) -> None:

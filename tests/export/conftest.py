@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from edgessl import encoders
 from edgessl.encoder import Encoder
-from edgessl.export import onnx_writer
+from edgessl.export import half, onnx_writer
 from edgessl.spec import Provenance
 from tests.builders import save_mae, save_text_model
 
@@ -40,7 +41,11 @@ def write_tiny(load_tiny: Load, tmp_path_factory: pytest.TempPathFactory) -> Wri
     def write(family: str, precision: str) -> Path:
         path = folder / f"{family}-{precision}.onnx"
         if not path.exists():
-            onnx_writer.write(load_tiny(family, normalize=True, features=True), path, precision)
+            onnx_writer.write(load_tiny(family, normalize=True, features=True), path)
+            if precision != "fp32":
+                model = onnx.load(str(path))
+                half.convert(model, precision)
+                onnx.save(model, str(path))
         return path
 
     return write

@@ -100,6 +100,22 @@ def test_an_engine_of_tensorrt_is_for_the_gpu_that_is_here(
     assert not (tmp_path / "build_plan.json").exists()
 
 
+class Layer:
+    """A layer of TensorRT 8.6 with one output."""
+
+    num_outputs = 1
+
+    def __init__(self, kind: str, dtype: str) -> None:
+        self.type, self.dtype, self.precision = kind, dtype, ""
+        self.output_types: list[tuple[int, str]] = []
+
+    def get_output(self, _index: int) -> Layer:
+        return self
+
+    def set_output_type(self, index: int, dtype: str) -> None:
+        self.output_types.append((index, dtype))
+
+
 class OldTensorRT(types.ModuleType):
     """The few calls of TensorRT 8.6 that a build makes: weakly typed, precision by flags."""
 
@@ -116,10 +132,23 @@ class OldTensorRT(types.ModuleType):
 
     class BuilderFlag:
         TF32, FP16, INT8 = "TF32", "FP16", "INT8"
+        PREFER_PRECISION_CONSTRAINTS = "PREFER"
+
+    class LayerType:
+        QUANTIZE, DEQUANTIZE, CAST = "quantize", "dequantize", "cast"
+
+    class DataType:
+        FLOAT = "float"
 
     def __init__(self) -> None:
         super().__init__("tensorrt")
         self.calls: list[tuple[Any, ...]] = []
+        kinds = [("norm", "float"), ("matmul", "half"), ("dequantize", "float"), ("cast", "float")]
+        self.layers = [Layer(kind, dtype) for kind, dtype in kinds]
+        self.num_layers = len(self.layers)
+
+    def get_layer(self, index: int) -> Layer:
+        return self.layers[index]
 
     def __getattr__(self, name: str) -> Any:  # Builder, OnnxParser and what they make
         if name.startswith("__"):
@@ -143,8 +172,9 @@ class OldTensorRT(types.ModuleType):
     ("precision", "flags"),
     [
         ("fp32", [("clear_flag", "TF32")]),
-        ("fp16", [("set_flag", "FP16")]),
-        ("int8", [("set_flag", "INT8")]),
+        ("fp16", [("set_flag", "FP16"), ("set_flag", "PREFER")]),
+        # what is not int8 is fp16
+        ("int8", [("set_flag", "INT8"), ("set_flag", "FP16"), ("set_flag", "PREFER")]),
     ],
 )
 def test_tensorrt_8_takes_the_precision_from_flags(
@@ -167,6 +197,9 @@ def test_tensorrt_8_takes_the_precision_from_flags(
     assert ("set_memory_pool_limit", "workspace", 64 << 20) in old.calls
     assert ("set_shape", "x", *BATCH) in old.calls
     assert facts["strongly_typed"] is False
+    held = [layer.type for layer in old.layers if layer.precision == "float"]
+    assert held == ([] if precision == "fp32" else ["norm"])
+    assert [layer.type for layer in old.layers if layer.output_types] == held
     assert (tmp_path / "model.engine").read_bytes() == b"an engine"
     with pytest.raises(Unsupported, match="tensorrt 8.6.1 has no bf16"):
         tensorrt_worker.build({**job, "precision": "bf16"})

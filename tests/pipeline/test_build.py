@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import edgessl
-from edgessl import bundle, gpu, parity, pipeline, target
+from edgessl import bundle, gpu, isa, parity, pipeline, target
+from edgessl.calibrate import quantize
 from edgessl.errors import OutputError, ParityError, RecipeError, Unsupported
-from edgessl.export import onnx_graph
+from edgessl.export import describe, onnx_graph
 from edgessl.recipe import Recipe
 from tests.bundles import ASSETS, GRAPHS, Bundles
 
@@ -28,8 +31,18 @@ CPU = [
     ("mae", "openvino", "bf16"),
     ("bert", "openvino", "int8"),
     ("mae", "openvino", "int8"),
+    ("mae", "onnx", "int8-dynamic"),
+    ("bert", "onnx", "int8-weight-only"),
+    ("mae", "onnx", "int4-weight-only"),
+    ("bert", "openvino", "int8-weight-only"),
+    ("mae", "openvino", "int4-weight-only"),
 ]
-GPU = [("bert", "tensorrt", "bf16"), ("bert", "tensorrt-rtx", "int8")]
+GPU = [
+    ("bert", "tensorrt", "bf16"),
+    ("bert", "tensorrt-rtx", "int8"),
+    ("bert", "tensorrt-rtx", "int4-weight-only"),
+    ("mae", "tensorrt", "fp16"),
+]
 
 
 def test_every_precision_of_the_cpu_targets_is_built() -> None:
@@ -69,11 +82,12 @@ def check_facts(bundles: Bundles, model: str, key: str, precision: str) -> bundl
 def test_cpu_bundles(bundles: Bundles, model: str, key: str, precision: str) -> None:
     manifest = check_facts(bundles, model, key, precision)
     if key == "onnx":
-        assert manifest.compatibility["opset"] == 17
+        assert 17 <= manifest.compatibility["opset"] <= 21
     else:
-        hint = {"fp32": "f32", "int8": "f32", "fp16": "f16", "bf16": "bf16"}[precision]
+        hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
         assert manifest.compatibility["inference_precision"] == hint
-    assert ("scheme" in manifest.compatibility) == (precision == "int8")
+    assert ("graph" in manifest.compatibility) == precision.startswith("int")
+    assert ("int8" in manifest.compatibility) == (precision in ("int8", "int8-dynamic"))
     assert "stand_in" not in manifest.parity["ran"]
 
     path = bundles.get(model, key, precision).path
@@ -106,9 +120,13 @@ def test_gpu_bundles_without_a_gpu(
         plan = json.loads((path / "build_plan.json").read_text())
         assert plan["onnx"]["sha256"] == manifest.files["model.onnx"].sha256
         assert plan["profiles"] == manifest.compatibility["profiles"]
+    assert "int8" not in manifest.compatibility  # a GPU's sums are exact
     if precision == "int8":
+        assert manifest.compatibility["opset"] == 17  # TensorRT 8.6 reads it too
         placement = manifest.compatibility["int8_placement"]
         assert placement["on_int8_inputs"] >= 12
+        layers = describe.describe_onnx(bundles.get(model, key, precision).path / "model.onnx")
+        assert {layer["precision"] for layer in layers["layers"]} == {"int8", "fp16"}
 
 
 def test_variant_names_the_vector_space(bundles: Bundles, tmp_path: Path) -> None:
@@ -121,9 +139,11 @@ def test_variant_names_the_vector_space(bundles: Bundles, tmp_path: Path) -> Non
         variant("bert", "openvino", "fp16"),
         variant("bert", "onnx", "int8"),
         variant("bert", "openvino", "int8"),
+        variant("bert", "onnx", "int8-weight-only"),
+        variant("bert", "openvino", "int8-weight-only"),
         variant("mae", "onnx", "fp32"),
     }
-    assert len(names) == 5
+    assert len(names) == 7
     changed = edgessl.build(bundles.models["bert"], "onnx", tmp_path / "bundle", pooling="cls")
     assert changed.manifest.variant not in names
     assert changed.manifest.recipe["pooling"] == changed.manifest.encoder.pooling == "cls"
@@ -138,9 +158,9 @@ def test_report_and_quiet(
     capfd.readouterr()
     pipeline.build(recipe, tmp_path / "bundle", report=said.append)
     assert capfd.readouterr() == ("", "")
-    assert [line.split()[0] for line in said] == [
-        "loading", "exporting", "quantizing", "building", "checking",
-    ]  # fmt: skip
+    steps = ["loading", "exporting", "quantizing", "building", "checking"]
+    words = dict.fromkeys(line.split()[0] for line in said)
+    assert [word for word in words if word in steps] == steps
 
 
 @pytest.mark.parametrize(
@@ -149,7 +169,8 @@ def test_report_and_quiet(
         ({"target": "onx"}, RecipeError, r"unknown target 'onx'\. Did you mean 'onnx'\?"),
         ({"precision": "int9"}, RecipeError, r"unknown precision 'int9'\. Did you mean 'int8'\?"),
         ({"precision": "bf16"}, Unsupported, "target onnx has no bf16.*--target openvino"),
-        ({"precision": "int8"}, RecipeError, "int8 needs --calibration"),
+        ({"precision": "int8", "method": "mse2"}, RecipeError, "unknown method 'mse2'"),
+        ({"precision": "int8", "max_drop": "much"}, RecipeError, "unknown metric 'much'"),
         ({"precision": "int8", "calibration": "gone.txt"}, RecipeError, "gone.txt.*no such file"),
         ({"pooling": "maen"}, RecipeError, "unknown pooling"),
         ({"max_length": 999}, RecipeError, "--max-length 999"),
@@ -167,6 +188,78 @@ def test_refused_and_nothing_left(
             bundles.models["bert"], options.pop("target", "onnx"), tmp_path / "bundle", **options
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_for_the_processors_asked_for(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = bundles.get("bert", "onnx", "fp32").path
+
+    def weights(name: str, chosen: str) -> str:
+        options: dict[str, Any] = {"precision": "int8-dynamic", "isa": chosen}
+        built = edgessl.build(source, "onnx", tmp_path / name, **options)
+        facts = built.manifest.compatibility
+        assert facts["graph"]["reduced"] == (facts["int8"]["isa"] == "any")
+        variants.add(built.manifest.variant)
+        return str(facts["int8"]["weights"])
+
+    variants: set[str] = set()
+    assert weights("vnni", "vnni") == isa.FULL
+    assert weights("any", "any") == isa.REDUCED
+    old = isa.Processor("an old one", "x86_64", {"avx2": True, "avx512_vnni": False})
+    monkeypatch.setattr(isa, "this_processor", lambda: old)
+    assert weights("auto-old", "auto") == isa.REDUCED
+    new = isa.Processor("a new one", "x86_64", {"avx2": True, "avx512_vnni": True})
+    monkeypatch.setattr(isa, "this_processor", lambda: new)
+    assert weights("auto-new", "auto") == isa.FULL
+    assert len(variants) == 2
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_what_overflows_stays_fp32_for_gpus(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibrated: bool
+) -> None:
+    monkeypatch.setattr(gpu, "probe", lambda: gpu.GpuProbe(False, "no GPU in this test"))
+    model = shutil.copytree(bundles.models["bert"], tmp_path / "bert")
+    tensors = load_file(model / "model.safetensors")
+    for part, factor in (("self.value", 2.0**17), ("output.dense", 2.0**-17)):
+        (name,) = [n for n in tensors if f"layer.0.attention.{part}.weight" in n]
+        tensors[name] = tensors[name] * np.float32(factor)
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    options = bundles.quantize("bert", "int8") if calibrated else {}
+
+    built = edgessl.build(model, "tensorrt", tmp_path / "bundle", precision="fp16", **options)
+
+    kept = built.manifest.compatibility["graph"]["kept_in_fp32"]
+    assert any("layer.0.attention.self.value" in line for line in kept)
+    assert not any("layer.1" in line for line in kept)
+    (note,) = built.manifest.compatibility["notes"]
+    assert kept[0] in note
+    assert (built.manifest.calibration is not None) == calibrated
+    layers = describe.describe_onnx(built.path / "model.onnx")["layers"]
+    assert {layer["precision"] for layer in layers} == {"fp32", "fp16"}
+
+
+def test_statistics_outlive_ctrl_c_and_nothing_else(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, options = bundles.get("bert", "onnx", "fp32").path, bundles.quantize("bert", "int8")
+    end: list[type[BaseException]] = []
+    seen: list[bool] = []
+
+    def stopped(*_: Any, resume: Path, **__: Any) -> dict[str, Any]:
+        seen.append(resume.exists())
+        resume.write_bytes(b"statistics")
+        raise end.pop()("stopped")
+
+    monkeypatch.setattr(quantize, "static", stopped)
+    for error in (KeyboardInterrupt, Unsupported, Unsupported):
+        end.append(error)
+        with pytest.raises(error):
+            edgessl.build(source, "onnx", tmp_path / "new" / "b", precision="int8", **options)
+        left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+        assert left == ([".b.calibration.npz"] if error is KeyboardInterrupt else [])
+    assert seen == [False, True, False]
 
 
 def perturbed(onnx_path: Path, directory: Path, plan: Any) -> dict[str, Any]:

@@ -22,6 +22,13 @@ def no_torch(monkeypatch: pytest.MonkeyPatch, bundles: Bundles) -> None:
         bundles.get(model, "onnx", precision)
     for precision in ("fp32", "int8"):
         bundles.get("bert", "openvino", precision)
+    for target, precision in (
+        ("tensorrt", "int8"),
+        ("onnx", "fp16"),
+        ("onnx", "int8-weight-only"),
+        ("onnx", "int8-dynamic"),
+    ):
+        bundles.get("bert", target, precision)
 
     def refuse(*_: Any) -> None:
         raise AssertionError("a bundle was opened as a checkpoint")
@@ -63,13 +70,31 @@ def test_the_same_variant_by_either_way(bundles: Bundles, tmp_path: Path) -> Non
     assert built.manifest.calibration == direct.calibration
 
 
+@pytest.mark.parametrize(
+    ("key", "precision"),
+    [("onnx", "fp16"), ("onnx", "int8-weight-only"), ("tensorrt", "bf16"), ("tensorrt", "fp16")],
+)
+def test_fp32_onnx_to_every_precision(
+    bundles: Bundles, tmp_path: Path, key: str, precision: str
+) -> None:
+    source = bundles.get("bert", "onnx", "fp32")
+    built = edgessl.build(source.path, key, tmp_path / "bundle", precision=precision)
+    manifest = built.manifest
+    assert (manifest.precision, manifest.parity["within"]) == (precision, True)
+    if f"bert-{key}-{precision}" in bundles.built:
+        direct = bundles.get("bert", key, precision).manifest
+        assert manifest.variant == direct.variant
+        assert manifest.files["model.onnx"] == direct.files["model.onnx"]
+
+
 def test_precision_and_variant_are_carried_over(bundles: Bundles, tmp_path: Path) -> None:
-    source = bundles.get("bert", "onnx", "int8")
+    source = bundles.get("bert", "tensorrt", "int8")
     for key in ("tensorrt", "onnx", "openvino"):
         built = edgessl.build(source.path, key, tmp_path / key)
         manifest = built.manifest
         assert (manifest.precision, manifest.variant) == ("int8", source.manifest.variant)
         assert manifest.calibration == source.manifest.calibration
+        assert manifest.compatibility["graph"] == source.manifest.compatibility["graph"]
         assert set(manifest.files) == ASSETS["bert"] | GRAPHS[key] | {bundle.REFERENCE}
         if key != "openvino":
             assert manifest.files["model.onnx"] == source.manifest.files["model.onnx"]
@@ -89,15 +114,31 @@ def test_nothing_from_an_ir(bundles: Bundles, tmp_path: Path, key: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-weight-only", "int8-dynamic"])
+def test_a_quantized_graph_is_for_its_target(
+    bundles: Bundles, tmp_path: Path, precision: str
+) -> None:
+    source = bundles.get("bert", "onnx", precision)
+    again = edgessl.build(source.path, "onnx", tmp_path / "again")
+    assert again.manifest.files["model.onnx"] == source.manifest.files["model.onnx"]
+    for name in ("graph", "int8", "notes"):
+        facts = again.manifest.compatibility.get(name)
+        assert facts == source.manifest.compatibility.get(name)
+    key = "tensorrt" if precision != "int8-dynamic" else "openvino"
+    wanted = f"holds {precision} made for onnx" if key == "tensorrt" else "openvino has no"
+    with pytest.raises(Unsupported, match=wanted):
+        edgessl.build(source.path, key, tmp_path / "bundle")
+
+
 @pytest.mark.parametrize(
     ("have", "key", "precision"),
-    [("fp32", "onnx", "fp16"), ("int8", "onnx", "fp32"), ("int8", "openvino", "fp16")],
+    [("fp16", "onnx", "fp32"), ("int8", "onnx", "fp32"), ("int8", "openvino", "fp16")],
 )
 def test_precisions_that_need_the_checkpoint(
     bundles: Bundles, tmp_path: Path, have: str, key: str, precision: str
 ) -> None:
     source = bundles.get("bert", "onnx", have).path
-    with pytest.raises(Unsupported, match=f"holds {have}; .* exported from the checkpoint"):
+    with pytest.raises(Unsupported, match=f"holds {have}; .* from the checkpoint, or from"):
         edgessl.build(source, key, tmp_path / "bundle", precision=precision)
 
 
