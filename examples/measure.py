@@ -2,6 +2,7 @@
 
     python -m examples.measure                        all of it (an idle machine, about an hour)
     python -m examples.measure fidelity --json f.json
+    python -m examples.measure int8-cost --long       with 30,000 calibration texts besides
     python -m examples.measure --quick --no-peers     small numbers, to see that it works
 
 Markdown on stdout; ``--json`` keeps the raw samples and the environment.
@@ -16,9 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.figures import device, exports, fidelity, peers, report
+from examples.figures import (
+    device,
+    exports,
+    fidelity,
+    int8,
+    int8_cost,
+    int8_images,
+    peers,
+    report,
+)
 
-PARTS = ("fidelity", "export", "device")
+PARTS = ("fidelity", "export", "device", "int8", "int8-cost", "int8-images")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
     options.add_argument("--quick", action="store_true", help="small numbers: a test, no figures")
+    options.add_argument("--long", action="store_true", help="int8-cost: 30,000 texts besides")
     options.add_argument("--json", type=Path, help="write raw samples and environment here")
     options.add_argument("--output", type=Path, default=Path("out/measure"), help="for bundles")
     options.add_argument(
@@ -43,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     parts = chosen.parts or PARTS
     chosen.output.mkdir(parents=True, exist_ok=True)
-    need_peers = not chosen.no_peers and {"export", "device"} & set(parts)
+    need_peers = not chosen.no_peers and set(parts) != {"fidelity"}
     others = peers.environment(chosen.peers) if need_peers else None
 
     result: dict[str, Any] = {"environment": report.environment(), "quick": chosen.quick}
     for part in parts:
-        found, table = measure(part, chosen.output, others, chosen.quick)
+        found, table = measure(part, chosen.output, others, chosen.quick, chosen.long)
         result[part] = found
         print(f"{table}\n", flush=True)
         if chosen.json:  # after each part: an hour's work is not lost to the last one
@@ -57,12 +68,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(
-    part: str, output: Path, others: Path | None, quick: bool
+    part: str, output: Path, others: Path | None, quick: bool, long: bool
 ) -> tuple[dict[str, Any], str]:
     """The raw samples of *part*, and its table."""
     if part == "fidelity":
         found = fidelity.measure(output, fidelity.QUICK if quick else fidelity.Sizes())
         return found, fidelity.render(found)
+    if part == "int8":
+        sizes = int8.QUICK if quick else int8.Sizes()
+        found = int8.measure(output, others, sizes)
+        return found, int8.render(found)
+    if part == "int8-cost":
+        cost = int8_cost.QUICK if quick else int8_cost.LONG if long else int8_cost.Sizes()
+        found = int8_cost.measure(output, others, cost)
+        return found, int8_cost.render(found)
+    if part == "int8-images":
+        images = int8_images.QUICK if quick else int8_images.Sizes()
+        found = int8_images.measure(output, others, images)
+        return found, int8_images.render(found)
     few: dict[str, Any] = {"rounds": 1, "warm_up": 0} if quick else {}
     if part == "export":
         if quick:

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from examples import data
+from examples.figures import graphs
 
 pytestmark = pytest.mark.slow
 
@@ -80,12 +82,25 @@ def test_images(tmp_path: Path) -> None:
     assert drawn.shape[1] > 10 * 96 and drawn.shape[0] > 10 * 96
 
 
+def measured(place: Path, *parts: str) -> tuple[dict[str, Any], str]:
+    """What ``measure`` wrote as JSON for *parts* in small, and what it printed."""
+    raw = place / "raw.json"
+    options = ("--quick", "--no-peers", "--json", str(raw), "--output", str(place / "work"))
+    printed = example("measure", *parts, *options)
+    return json.loads(raw.read_text(encoding="utf-8")), printed
+
+
+def tables_of(printed: str) -> list[list[str]]:
+    """The lines of each Markdown table, every one as wide as its head."""
+    tables = [block.splitlines() for block in printed.split("\n\n") if block.startswith("|")]
+    for table in tables:
+        assert len({len(cells(line)) for line in table}) == 1
+    return tables
+
+
 def test_measure(tmp_path: Path) -> None:
-    """All three parts in small: the tables, and the raw samples that they are made from."""
-    raw = tmp_path / "raw.json"
-    options = ("--quick", "--no-peers", "--json", str(raw), "--output", str(tmp_path / "work"))
-    printed = example("measure", *options)
-    found = json.loads(raw.read_text(encoding="utf-8"))
+    """Three parts in small: the tables, and the raw samples that they are made from."""
+    found, printed = measured(tmp_path, "fidelity", "export", "device")
     assert found["quick"] and found["environment"]["versions"]["openvino"]
     assert found["environment"]["cpu"]["usable_cores"] > 0
 
@@ -116,14 +131,64 @@ def test_measure(tmp_path: Path) -> None:
         assert 0 < run["import"] + run["load"] + run["first"] < run["total"] < 60
         assert 30 < row["peak_mb"][0] < 2000
 
-    tables = [block.splitlines() for block in printed.split("\n\n") if block.startswith("|")]
+    tables = tables_of(printed)
     assert [len(table) for table in tables] == [5, 5, 4, 4]
-    for table in tables:
-        assert len({len(cells(line)) for line in table}) == 1
     minilm = found["fidelity"]["all-MiniLM-L6-v2"]["rows"]["openvino int8"]
     shown = {cells(line)[0]: cells(line) for line in tables[0]}["openvino int8"]
     assert float(shown[2]) == pytest.approx(np.mean(minilm["cosine"]), abs=1e-5)
     assert float(shown[4]) == pytest.approx(min(minilm["cosine"]), abs=1e-5)
+
+
+def test_measure_int8(tmp_path: Path) -> None:
+    """The parts on int8 in small, without the peers."""
+    found, printed = measured(tmp_path, "int8", "int8-cost", "int8-images")
+    texts = found["int8"]
+    fp32, int8 = "edgessl onnx fp32", "edgessl onnx int8"
+    assert set(texts["files"]) == {fp32, int8}
+    assert texts["files"][int8]["bytes"] < 0.5 * texts["files"][fp32]["bytes"]
+    for domain in ("in domain", "out of domain"):
+        rows = texts["fidelity"][domain]
+        assert len(rows[int8]["cosine"]) == len(rows[int8]["same_neighbour"]) == 32
+        assert min(rows[fp32]["cosine"]) > 0.99999 and all(rows[fp32]["same_neighbour"])
+        assert 0.9 < np.mean(rows[int8]["cosine"]) < 0.99999
+        assert np.mean(rows[int8]["same_neighbour"]) > 0.5  # chance is 1 in 31
+    for runs in texts["speed"].values():
+        assert all(len(calls) == 2 and min(calls) > 0 for name in runs for calls in runs[name])
+
+    (row,) = found["int8-cost"]["rows"]
+    assert 0 < row["quantizing_s"][0] < row["seconds"][0] < 600 and row["peak_mb"][0] > 200
+
+    mae, large = found["int8-images"]["encoders"].values()
+    fp32, int8 = "edgessl openvino fp32", "edgessl openvino int8"
+    assert set(mae["files"]) == set(large["files"]) == {fp32, int8}
+    assert min(mae["fidelity"][fp32]["cosine"]) > 0.9999
+    assert 0.95 < np.mean(mae["fidelity"][int8]["cosine"]) < 0.99999
+    for row in mae["fidelity"].values():
+        assert np.mean(row["right"]) > 0.25  # chance is 0.1
+    assert list(large["speed"]) == ["1 x 32 px", "8 x 32 px"]
+
+    tables = tables_of(printed)
+    assert [len(table) for table in tables] == [4, 4, 4, 4, 3, 4, 4, 4]
+    shown = {cells(line)[0]: cells(line) for line in tables[0]}["edgessl onnx int8"]
+    raw = texts["fidelity"]["in domain"]["edgessl onnx int8"]
+    assert float(shown[2]) == pytest.approx(np.mean(raw["cosine"]), abs=1e-5)
+    assert float(shown[4]) == pytest.approx(min(raw["cosine"]), abs=1e-5)
+
+
+def test_speed_up_is_a_ratio_of_medians_with_its_spread() -> None:
+    steady = [[2.0, 2.0, 9.0]] * 8  # one hiccup a round
+    assert graphs.speed_up(steady, [[1.0, 1.0, 1.0]] * 8) == (2.0, (2.0, 2.0))
+    ratio, (low, high) = graphs.speed_up(steady, [[1.0], [2.0], [1.0], [2.0], [1.0]] + [[1.0]] * 3)
+    assert low < ratio == 2.0 <= high
+
+
+def test_nearest_is_another_row() -> None:
+    rows = graphs.unit(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32))
+    expected = [
+        min((float(((row - other) ** 2).sum()), j) for j, other in enumerate(rows) if i != j)[1]
+        for i, row in enumerate(rows)
+    ]
+    assert graphs.nearest(rows).tolist() == expected
 
 
 def test_measure_names_an_unknown_part() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import edgessl
 from edgessl.gate.latency import interleave
 from examples.figures import environments, process, report, tasks
-from examples.figures.exports import OFFLINE
+from examples.figures.environments import OFFLINE
 
 TEXT = "The battery lasts two full days."
 PEER = "sentence-transformers"

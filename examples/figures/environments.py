@@ -15,6 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 # What lies in a checkout and is no source; a stale build/ would end up in the wheel.
 _NO_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "out")
+# Nobody's time should depend on a network that is or is not there; NNCF would use it unasked.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NNCF_CI": "1"}
 
 _SIZE = """
 import importlib.metadata as metadata, json, sys

@@ -17,14 +17,12 @@ import numpy as np
 import edgessl
 from edgessl import parity
 from edgessl.gate.latency import interleave
+from examples.figures import peers as peers_environment
 from examples.figures import process, report, tasks
-from examples.figures.environments import clean_environment
+from examples.figures.environments import OFFLINE, clean_environment
 from examples.torch_backend import torch_session
 
-_JOB = str(Path(__file__).with_name("optimum_job.py"))
 HINTS = ("default", "f32")
-# Nobody's time should depend on a network that is or is not there.
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def measure(
@@ -61,9 +59,9 @@ def measure(
             *("--task", "feature-extraction", "--weight-format", "fp32"),
             str(out["optimum fp32"]),
         ]
-        python = str(peers / "bin" / "python")
-        quantize = [python, _JOB, "quantize", model, calibrated, str(out["optimum int8"])]
-        commands["optimum int8"] = quantize
+        commands["optimum int8"] = peers_environment.command(
+            peers, "quantize", model, calibrated, out["optimum int8"]
+        )
     runs: dict[str, list[process.Run]] = {name: [] for name in commands}
 
     def job(name: str) -> Callable[[], object]:
@@ -128,11 +126,10 @@ def _quality(
         return cosines
     texts, vectors = directory / "items.txt", directory / "peer.npy"
     texts.write_text("\n".join(" ".join(text.split()) for text in task.items), encoding="utf-8")
-    python = str(peers / "bin" / "python")
     for name in ("optimum fp32", "optimum int8"):
         cosines[name] = {}
         for hint in HINTS:
-            arguments = ["embed", str(out[name]), str(texts), str(vectors), hint]
-            process.run([python, _JOB, *arguments], clean_environment(**OFFLINE))
+            command = peers_environment.command(peers, "embed", out[name], texts, vectors, hint)
+            process.run(command, clean_environment(**OFFLINE))
             cosines[name][hint] = parity.cosine(truth, np.load(vectors)).tolist()
     return cosines

@@ -15,6 +15,7 @@ else:
 DEFAULT = environments.ROOT / ".venv-peers"
 # optimum-intel's own pins hold transformers back; --no-deps keeps torch where edgessl has it.
 OPTIMUM = "optimum-intel==1.27.0"
+_JOB = str(Path(__file__).with_name("optimum_job.py"))
 
 
 def environment(given: Path | None) -> Path:
@@ -41,3 +42,8 @@ def _torch() -> str:
     extras = tomllib.loads(text)["project"]["optional-dependencies"]["compress"]
     (torch,) = (requirement for requirement in extras if requirement.startswith("torch>"))
     return str(torch)
+
+
+def command(folder: Path, *arguments: str | Path) -> list[str]:
+    """``optimum_job.py`` with *arguments* in the peers' environment."""
+    return [str(folder / "bin" / "python"), _JOB, *map(str, arguments)]
