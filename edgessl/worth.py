@@ -38,7 +38,7 @@ def times(row: target.Target, precision: str) -> bool:
 
 def feeds(spec: EncoderSpec, reference: Sequence[parity.Batch]) -> dict[str, Arrays]:
     """The golden inputs that stand for one item and for several, by what they are called."""
-    batches = [b for b in reference if len(b.items) == 1 and b.items[0] != ""][:1]
+    batches = [b for b in reference if len(b.items) == 1 and len(b.items[0])][:1]
     batches += [max(reference, key=lambda batch: len(batch.items))]
     return {f"{len(b.items)} {_NAMES[spec.task][len(b.items) > 1]}": b.inputs for b in batches}
 

@@ -17,7 +17,7 @@ from edgessl.runtimes.int8_probe import saturates
 
 # In 1.31 the fused operator takes three times as long as the sum and the LayerNormalization that it
 # replaces: a short text is a tenth quicker without. Older versions do not care. On GPUs it is kept.
-_SLOWER = {"cpu": ["SkipLayerNormFusion"], "gpu": []}
+SLOWER = {"cpu": ["SkipLayerNormFusion"], "gpu": []}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
@@ -68,7 +68,7 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
     path = directory / "model.onnx"
     try:
         session = ort.InferenceSession(
-            str(path), settings, providers=[wanted], disabled_optimizers=_SLOWER[device]
+            str(path), settings, providers=[wanted], disabled_optimizers=SLOWER[device]
         )
     except Exception as err:  # its exception types live in a private module
         reason = str(err).strip().splitlines()[0][:300]

@@ -44,6 +44,7 @@ class Bundles:
                 target,
                 self.folder / name,
                 precision=precision,
+                timing=target == "openvino",  # once is enough
                 **self.quantize(model, precision),
             )
         return self.built[name]

@@ -23,7 +23,6 @@ HEAVY = {
     "onnxscript",
     "onnxruntime",
     "openvino",
-    "nncf",
     "tensorrt",
     "tensorrt_rtx",
     "cuda",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgessl.backend import Arrays
 from edgessl.gate.latency import interleave
+from edgessl.runtimes.ort_session import SLOWER
 from edgessl.runtimes.session import Session
 
 THREADS = min(2, os.cpu_count() or 1)  # the same for everyone
@@ -148,7 +149,11 @@ def _open_onnxruntime(file: File) -> Graph:
     settings.log_severity_level = 3
     settings.intra_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(
-        str(file.path), settings, providers=["CPUExecutionProvider"]
+        str(file.path),
+        settings,
+        providers=["CPUExecutionProvider"],
+        # as each one's own runtime opens it
+        disabled_optimizers=None if file.peer else SLOWER["cpu"],
     )
     wanted = [spec.name for spec in session.get_inputs()]
     output = session.get_outputs()[0].name

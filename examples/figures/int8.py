@@ -2,7 +2,8 @@
 
 Everyone is calibrated with the same sentences, and every file is opened by the same code with the
 same threads and gets the same inputs: only the file differs. The peers' graphs end before pooling;
-their time is that of the graph alone, edgessl's includes pooling and normalisation.
+their time is that of the graph alone, edgessl's includes pooling and normalisation. ONNX Runtime opens
+edgessl's with the one fusion off that edgessl's own sessions leave out, the peers' with its defaults.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ BUNDLES = (
     ("openvino", "bf16"),
     ("openvino", "int8"),
 )
+# openvino int8 otherwise built: compared, not timed
+VARIANTS: dict[str, dict[str, Any]] = {
+    "edgessl openvino int8, any CPU": {"isa": "any"},
+    "edgessl openvino int8, built-in texts": {"calibration": None},
+    "edgessl openvino int8, 8 texts and built-in": {"few": 8},
+    "edgessl openvino int8, --max-drop cosine=0.0004": {"max_drop": "cosine=0.0004"},
+}
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 SHAPES = ((1, 8), (1, 16), (1, 32), (1, 128), (8, 32), (32, 64))
 IN, OUT = "in domain", "out of domain"
@@ -46,9 +54,10 @@ class Sizes:
     calls: int = 10
     shapes: tuple[tuple[int, int], ...] = SHAPES
     bundles: tuple[tuple[str, str], ...] = BUNDLES
+    variants: tuple[str, ...] = tuple(VARIANTS)
 
 
-QUICK = Sizes(32, 16, 2, 2, ((1, 8), (2, 16)), (("onnx", "fp32"), ("onnx", "int8")))
+QUICK = Sizes(32, 16, 2, 2, ((1, 8), (2, 16)), (("onnx", "fp32"), ("onnx", "int8")), ())
 
 
 def measure(directory: Path, peers: Path | None, sizes: Sizes) -> dict[str, Any]:
@@ -63,16 +72,18 @@ def measure(directory: Path, peers: Path | None, sizes: Sizes) -> dict[str, Any]
             samples = graphs.save_samples(like, task.calibration_items(), directory / "samples.npz")
             kept = directory / "peers"
             files |= peer_files.make(peers, kept, task.model, task.calibration, samples).int8
-        opened = {name: graphs.open_graph(file) for name, file in files.items()}
+        others = variants(task, directory, sizes.variants)
+        opened = {name: graphs.open_graph(file) for name, file in (files | others).items()}
         domains = {IN: list(dict.fromkeys(task.items)), OUT: tasks.foreign_texts(sizes.items)}
         reference = torch_session(task.model, like)
         fidelity = {
             domain: _fidelity(texts, reference, like, opened) for domain, texts in domains.items()
         }
-        speed = _speed(domains[OUT], like, opened, sizes)
+        timed = {name: opened[name] for name in files}
+        speed = _speed(domains[OUT], like, timed, sizes)
     return {
         "threads": graphs.THREADS,
-        "files": {name: file.to_json() for name, file in files.items()},
+        "files": {name: file.to_json() for name, file in (files | others).items()},
         "fidelity": fidelity,
         "speed": speed,
     }
@@ -100,11 +111,31 @@ def bundles(
                 calibration=str(task.calibration) if precision == "int8" else None,
                 samples=samples,
                 overwrite=True,
+                timing=False,  # measured here
                 force=True,  # a figure outside its bound is a figure to show
             )
         file = "model.onnx" if target == "onnx" else "openvino_model.xml"
         hint = bundle.read(path).compatibility.get("inference_precision", "")
         files[name] = File(path / file, RUNTIMES[target], hint, precision)
+    return files
+
+
+def variants(task: tasks.Task, directory: Path, wanted: tuple[str, ...]) -> dict[str, File]:
+    """The graphs of ``VARIANTS``, by name."""
+    source = exported(task.name, task.model, directory)
+    files: dict[str, File] = {}
+    for name in wanted:
+        report.say(f"building {name}")
+        options = {"calibration": str(task.calibration), **VARIANTS[name]}
+        few = options.pop("few", None)
+        if few is not None:
+            options["calibration"] = str(directory / f"{few}-texts.txt")
+            Path(options["calibration"]).write_text("\n".join(task.calibration_items()[:few]))
+        path = directory / "bundles" / f"{task.name}-variant-{len(files)}"
+        edgessl.build(
+            source, "openvino", path, precision="int8", overwrite=True, timing=False, **options
+        )
+        files[name] = File(path / "openvino_model.xml", "openvino", "f32", "int8")
     return files
 
 
