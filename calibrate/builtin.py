@@ -40,8 +40,8 @@ def beside(chosen: data.Calibration, task: Task, samples: int, seed: int) -> dat
     own = builtin(task, samples, seed)
     made = data.of([*chosen.items, *own.items], f"{chosen.source} + built-in", chosen.available)
     note = (
-        f"{len(chosen.items)} calibration {media.NAMES[task]} are few: {len(own.items)} of "
-        f"edgessl's own were taken besides. From {FEW} on yours are taken alone"
+        f"few calibration {media.NAMES[task]} ({len(chosen.items)}): {len(own.items)} of edgessl's "
+        f"own were taken besides. From {FEW} on yours are taken alone"
     )
     return replace(
         chosen,

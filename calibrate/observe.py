@@ -5,13 +5,13 @@ Padding enters nothing. A row is one token, patch or pixel with all its channels
 
 from __future__ import annotations
 
-import io
+import hashlib
+import os
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ GRAM_ROWS = 8192  # that enter the products of channels
 BATCH_BYTES = 192 << 20  # of activations at once
 _BATCH_ITEMS = {"text": 32, "image": 16, "audio": 1, "video": 1}
 _SAVE_EVERY = 10.0  # seconds
+_DIGEST = 32  # bytes of SHA-256, behind what is saved
 
 
 @dataclass
@@ -64,33 +65,50 @@ class Statistics:
             for part, value in vars(seen).items():
                 if value is not None:
                     arrays[f"{number}/{part}"] = np.asarray(value)
-        content = io.BytesIO()
-        np.savez(content, **arrays)
         fresh = path.with_name(path.name + ".new")
-        fresh.write_bytes(content.getvalue())
+        with fresh.open("w+b") as stream:
+            np.savez(stream, **arrays)
+            stream.write(_sha256(stream, stream.tell()))
         fresh.replace(path)
 
     @staticmethod
     def resume(path: Path, key: str) -> Statistics:
         """What ``save`` wrote for the same *key*, or nothing yet."""
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            stream = path.open("rb")
+        except OSError:
+            return Statistics()
+        parts: dict[str, dict[str, Any]] = {}
+        with stream:
+            size = stream.seek(0, os.SEEK_END) - _DIGEST
+            if size < 0 or _sha256(stream, size) != stream.read():
+                return Statistics()  # damaged: begin again
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as arrays:
                 if str(arrays["key"]) != key:
                     return Statistics()
-                parts: dict[str, dict[str, Any]] = {}
                 for entry in arrays.files:
                     if "/" in entry:
                         number, _, part = entry.partition("/")
                         parts.setdefault(number, {})[part] = arrays[entry]
                 done = int(arrays["batches"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return Statistics()  # none, or damaged: begin again
         found = Statistics(batches=done)
         for values in parts.values():
             name = str(values.pop("name"))
             values["counted"] = int(values["counted"])
             found.tensors[name] = Observed(**values)
         return found
+
+
+def _sha256(stream: BinaryIO, size: int) -> bytes:
+    """Of the first *size* bytes; leaves the stream behind them."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while size:
+        part = stream.read(min(size, 1 << 20))
+        digest.update(part)
+        size -= len(part)
+    return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,8 @@ def observe(
     batches = data.batches(size)
     seen = Statistics.resume(*resume) if resume else Statistics()
     share = -(-GRAM_ROWS // len(batches))
-    saved, done = time.monotonic(), min(seen.batches * size, len(data.items))
+    saved, pause = time.monotonic(), _SAVE_EVERY
+    done = min(seen.batches * size, len(data.items))
     for number in range(seen.batches, len(batches)):
         feed = data.prepare(batches[number])
         for name, values in zip(tensors, run(session, list(tensors), feed), strict=True):
@@ -158,9 +177,11 @@ def observe(
         seen.batches = number + 1
         done += len(batches[number])
         progress(done, len(data.items))
-        if resume and time.monotonic() - saved > _SAVE_EVERY:
+        begun = time.monotonic()
+        if resume and begun - saved > pause:
             seen.save(*resume)
             saved = time.monotonic()
+            pause = _SAVE_EVERY + 9 * (saved - begun)  # of a large encoder they are a gigabyte
     return seen
 
 

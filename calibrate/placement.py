@@ -145,7 +145,9 @@ def bias_corrections(
         if operator.kind == "Conv":
             continue
         rows, one = seen[operator.activations].rows, quantizers[operator.activations]
-        exact = rows.mean(axis=0, dtype=np.float64) @ graph.weight(operator)
+        split = graph.splits.get(operator.activations)
+        mean = rows.mean(axis=0, dtype=np.float64) if split is None else split.mean
+        exact = mean @ graph.weight(operator)
         rounded = one.inside(rows).mean(axis=0, dtype=np.float64) @ weights[operator.weight].values
         found[operator.node] = (exact - rounded).astype(np.float32)
     return found

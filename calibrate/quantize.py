@@ -183,7 +183,7 @@ def _statistics(
 
 def _key(model: onnx.ModelProto, data: Data, tensors: dict[str, str]) -> str:
     digest = hashlib.sha256(model.SerializeToString())
-    digest.update(repr(sorted(tensors.items())).encode())
+    digest.update(repr((data.spec, sorted(tensors.items()))).encode())
     for item in data.items:
         digest.update(item.tobytes() if hasattr(item, "tobytes") else str(item).encode())
     return digest.hexdigest()

@@ -96,22 +96,30 @@ def choose(
         return {name: _plain(seen[name], signed, method) for name in tensors}
     readers = {name: [o for o in group if o.activations == name] for name in tensors}
     tasks = {name: _Task(graph, readers[name], seen) for name in tensors}
-    smooth, shift, error = _smoothing(graph, tasks, signed)
+    smooth, shift = _smoothing(graph, tasks, signed)
+    chosen = {name: _best(task, signed, method, smooth, shift) for name, task in tasks.items()}
     if len(tensors) == 1 and method in (AUTO, "minmax"):
-        split = _split(graph, readers[tensors[0]], seen, signed, error)
+        (name,) = tensors
+        split = _split(graph, readers[name], seen, tasks[name], chosen[name])
         if split is not None:
-            return {tensors[0]: split}
-    chosen = {}
-    for name, task in tasks.items():
-        best, safe = np.inf, np.inf
-        for key, bounds in _candidates(task.seen, method, smooth, shift).items():
-            one = quantizer(bounds, signed, smooth, shift, key)
-            error, worst = task.error(one) if method == AUTO else (0.0, 0.0)
-            if key == "minmax":
-                safe = worst * _WORST_ROW
-            if error < best and worst <= safe:
-                best, chosen[name] = error, one
+            return {name: split}
     return chosen
+
+
+def _best(
+    task: _Task, signed: bool, method: str, smooth: Floats | None, shift: Floats | None
+) -> Quantizer:
+    """Of the ranges that *method* allows the one with which the operators err least."""
+    found = [
+        quantizer(bounds, signed, smooth, shift, key)
+        for key, bounds in _candidates(task.seen, method, smooth, shift).items()
+    ]
+    if len(found) == 1:
+        return found[0]
+    errors = [task.error(one) for one in found]
+    safe = errors[0][1] * _WORST_ROW  # minmax is the first
+    able = [(whole, at) for at, (whole, worst) in enumerate(errors) if worst <= safe]
+    return found[min(able, default=(0.0, 0))[1]]
 
 
 def _plain(seen: Observed, signed: bool, method: str) -> Quantizer:
@@ -127,12 +135,12 @@ def _split(
     graph: Graph,
     operators: Sequence[Operator],
     seen: dict[str, Observed],
-    signed: bool,
-    whole: float,
+    task: _Task,
+    plain: Quantizer,
 ) -> Quantizer | None:
-    """The quantizer of the tensor with its largest channels split, where that is worth it: the
-    graph and the statistics are then those of the split tensor. *whole* is the error without."""
-    name = operators[0].activations
+    """The quantizer of the tensor with its largest channels split, where that errs clearly less
+    than *plain*: the graph and the statistics are then those of the split tensor."""
+    name, signed = operators[0].activations, plain.signed
     split = splitting.propose(graph, name, seen[name])
     if split is None or split.producer.output not in seen:
         return None
@@ -141,27 +149,30 @@ def _split(
         return None
     wide = splitting.widen(seen[name], seen[split.producer.output].rows, split, function)
     graph.splits[name] = split
-    task = _Task(graph, operators, {**seen, name: wide})
+    within = _Task(graph, operators, {**seen, name: wide})
     middle: Floats | None = ((wide.low + wide.high) / 2).astype(np.float32) if signed else None
     centre = np.float32(0) if middle is None else middle
-    smooth, error, _ = smoothing.factors(
-        task.columns, wide.low - centre, wide.high - centre, _power(wide.rows - centre), signed
+    smooth, _, _ = smoothing.factors(
+        within.columns, wide.low - centre, wide.high - centre, _power(wide.rows - centre), signed
     )
-    if error > _WORTH_SPLITTING * whole:
-        del graph.splits[name]
-        return None
-    seen[name] = wide
     smooth = splitting.fit(split, smooth, wide.low, wide.high, signed, middle)
     shift = None if middle is None else middle / smooth
     ends = np.stack([smoothed(end, smooth, shift) for end in (wide.low, wide.high)])
-    return quantizer(ranges.minmax(ends), signed, smooth, shift, "minmax, split")
+    one = quantizer(ranges.minmax(ends), signed, smooth, shift, "minmax, split")
+    # Against the whole tensor: what the copies' sum is off counts, too.
+    exact = task.seen.rows @ task.weights
+    error, _ = task.judge(one.apply(wide.rows) @ within.weights - exact)
+    if error > _WORTH_SPLITTING * task.error(plain)[0]:
+        del graph.splits[name]
+        return None
+    seen[name] = wide
+    return one
 
 
 def _smoothing(
     graph: Graph, tasks: Mapping[str, _Task], signed: bool
-) -> tuple[Floats | None, Floats | None, float]:
-    """What all tensors of a group are divided by and moved by, since they share weights, and the
-    error with that."""
+) -> tuple[Floats | None, Floats | None]:
+    """What all tensors of a group are divided by and moved by, since they share weights."""
     seen = [task.seen for task in tasks.values()]
     low = np.min([one.low for one in seen], axis=0)
     high = np.max([one.high for one in seen], axis=0)
@@ -178,8 +189,8 @@ def _smoothing(
             weights, low - middle, high - middle, _power(rows - middle), signed
         )
         if after < _WORTH_SHIFT * error:
-            return moved, middle / moved, after
-    return kept, None, error
+            return moved, middle / moved
+    return kept, None
 
 
 def _power(rows: Floats) -> Floats:
@@ -207,8 +218,11 @@ class _Task:
     def error(self, one: Quantizer) -> tuple[float, float]:
         """Relative error of the operators' outputs, their means being corrected in the biases:
         of all rows, and of the worst row."""
-        product = (one.apply(self.seen.rows) - self.seen.rows) @ self.weights
-        product -= product.mean(axis=0)
+        return self.judge((one.apply(self.seen.rows) - self.seen.rows) @ self.weights)
+
+    def judge(self, product: Floats) -> tuple[float, float]:
+        """``error`` of outputs that are off by *product* ``(n, N)``."""
+        product = product - product.mean(axis=0)
         widths = np.cumsum([part.columns.shape[1] for part in self.parts])[:-1]
         pieces = np.split(product, widths, axis=1)
         errors = [part.error(piece) for part, piece in zip(self.parts, pieces, strict=True)]

@@ -9,6 +9,7 @@ by gradient descent: better than a power of the range, and as quick.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,29 @@ def factors(
         the factors, the error with them, and the error without any.
     """
     channels = len(weights)
+    error, widest = objective(weights, low, high, power, signed)
+    plain, _ = error(np.zeros(channels))
+    u = 0.6 * (widest - widest.mean())
+    first, second = np.zeros(channels), np.zeros(channels)
+    best: tuple[float, Doubles] = (plain, np.zeros(channels))
+    for number in range(1, _STEPS + 1):  # Adam (Kingma & Ba, 2015)
+        value, slope = error(u)
+        if value < best[0]:
+            best = value, u
+        slope = slope / max(value, 1e-300)
+        first = 0.9 * first + 0.1 * slope
+        second = 0.99 * second + 0.01 * np.square(slope)
+        mean, spread = first / (1 - 0.9**number), np.sqrt(second / (1 - 0.99**number))
+        u = u - _RATE * (1 - 0.7 * number / _STEPS) * mean / (spread + 1e-9)
+        u = u - u.mean()
+    return np.exp(best[1]).astype(np.float32), best[0], plain
+
+
+def objective(
+    weights: Floats, low: Floats, high: Floats, power: Floats, signed: bool
+) -> tuple[Callable[[Doubles], tuple[float, Doubles]], Doubles]:
+    """The error of the factors ``exp(u)`` with its slope, as a function of u ``(K,)``, and the
+    logarithm of each channel's larger end. Arguments as of ``factors``."""
     top, bottom = np.maximum(high, 0).astype(float), np.maximum(-low, 0).astype(float)
     if signed:
         top = bottom = np.maximum(top, bottom)
@@ -65,22 +89,7 @@ def factors(
         slope += 2 * (shares @ squares) * held.sum() - 2 * squares.sum() * held
         return rounding + weight_rounding, slope
 
-    plain, _ = error(np.zeros(channels))
-    widest = np.maximum(*ends)
-    u = 0.6 * (widest - widest.mean())
-    first, second = np.zeros(channels), np.zeros(channels)
-    best: tuple[float, Doubles] = (plain, np.zeros(channels))
-    for number in range(1, _STEPS + 1):  # Adam (Kingma & Ba, 2015)
-        value, slope = error(u)
-        if value < best[0]:
-            best = value, u
-        slope = slope / max(value, 1e-300)
-        first = 0.9 * first + 0.1 * slope
-        second = 0.99 * second + 0.01 * np.square(slope)
-        mean, spread = first / (1 - 0.9**number), np.sqrt(second / (1 - 0.99**number))
-        u = u - _RATE * (1 - 0.7 * number / _STEPS) * mean / (spread + 1e-9)
-        u = u - u.mean()
-    return np.exp(best[1]).astype(np.float32), best[0], plain
+    return error, np.maximum(*ends)
 
 
 def _largest(logs: npt.NDArray[Any]) -> tuple[Any, npt.NDArray[Any]]:

@@ -37,12 +37,14 @@ _ELEMENTWISE = frozenset("Mul Add Sub Div Erf Tanh Relu Gelu Sigmoid Pow".split(
 @dataclass(frozen=True)
 class Split:
     """``copies`` ``(COPIES,)``: the channel that each one copies; ``offsets``: what is taken from
-    its pre-activation; ``caps`` ``(K + COPIES,)``: where each is clipped (infinity: not at all)."""
+    its pre-activation; ``caps`` ``(K + COPIES,)``: where each is clipped (infinity: not at all).
+    ``mean`` ``(K + COPIES,)``: of the channels themselves, the copies being 0."""
 
     producer: Operator
     copies: npt.NDArray[np.int64]
     offsets: Floats
     caps: Floats
+    mean: npt.NDArray[np.float64]
     path: frozenset[str]  # tensors from the producer's product to the activation, which widen
 
     def rows(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -124,6 +126,7 @@ def propose(graph: Graph, name: str, seen: Observed) -> Split | None:
         copies,
         (number * widths[copies]).astype(np.float32),
         np.concatenate([caps, widths[copies]]).astype(np.float32),
+        np.append(seen.rows.mean(axis=0, dtype=np.float64), np.zeros(COPIES)),
         path,
     )
 
@@ -183,6 +186,20 @@ def activation(graph: Graph, name: str, split: Split) -> Callable[[Floats], Floa
         return result
 
     return apply
+
+
+def holds(split: Split, function: Callable[[Floats], Floats]) -> bool:
+    """Whether the clipped copies add up to *function*: not every elementwise one is as GELU is."""
+    for channel in np.unique(split.copies):
+        cap = split.caps[channel]
+        offsets = np.append(np.float32(0), split.offsets[split.copies == channel])
+        reach = np.float32(len(offsets)) * cap
+        whole = np.linspace(-reach, reach, 128 * len(offsets), dtype=np.float32)[:, None]
+        copies = np.minimum(function(whole - offsets), cap)
+        error = np.abs(copies.sum(axis=1) - function(whole)[:, 0]).max()
+        if not error <= _TOLERANCE * cap:
+            return False
+    return True
 
 
 def fit(

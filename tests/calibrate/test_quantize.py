@@ -1,142 +1,345 @@
-"""int8 by NNCF: the form that TensorRT takes, and vectors close to fp32 on inputs it never saw."""
+"""Static int8 of whole encoders: vectors stay, on both runtimes, and for TensorRT's builder."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import hashlib
+import importlib.util
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-import onnxruntime
-import openvino
 import pytest
-from onnx import TensorProto, numpy_helper
 
 from edgessl import encoders
-from edgessl.backend import Arrays, BuildPlan
-from edgessl.calibrate import quantize
-from edgessl.errors import Unsupported
-from edgessl.export import onnx_writer, openvino_ir
+from edgessl.backend import BuildPlan
+from edgessl.calibrate import observe, quantize
+from edgessl.calibrate.observe import Data
+from edgessl.calibrate.quantize import Options
+from edgessl.calibrate.sensitivity import Limit
+from edgessl.encoder import Encoder
+from edgessl.errors import RecipeError, Unsupported
+from edgessl.export import onnx_writer
 from edgessl.parity import cosine
-from edgessl.spec import Provenance
-from tests.builders import POSITIONS, save_text_model
+from edgessl.runtimes.text import TextPreprocessor
+from edgessl.spec import Provenance, TextSpec
+from edgessl.target import Int8
+from tests.builders import random_texts, save_text_model
+from tests.float_graphs import (
+    VECTOR,
+    Net,
+    blocks,
+    compile_openvino,
+    data,
+    onnxruntime_operators,
+    openvino_operators,
+    tokens,
+    weight,
+)
 
-Run = Callable[[Arrays], Arrays]
+Vectors = npt.NDArray[np.float32]
+FORMS = {
+    "onnx": Int8(convolutions=False, fused=True),
+    "openvino": Int8(),
+    "tensorrt": Int8(signed=True),
+}
+LINEARS = 2 * 6  # query, key, value, output and two of the MLP, twice
 
 
-def texts(count: int, seed: int) -> list[Arrays]:
-    """Unpadded inputs of random lengths."""
-    rng = np.random.default_rng(seed)
-    rows = [rng.integers(5, 70, (1, rng.integers(3, POSITIONS + 1))) for _ in range(count)]
-    return [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in rows]
+def texts_for(encoder: Encoder, folder: Path, texts: list[str]) -> Data:
+    for name, content in encoder.assets.items():
+        (folder / name).write_bytes(content)
+    spec = encoder.spec.preprocessing
+    assert isinstance(spec, TextSpec)
+    return Data(texts, TextPreprocessor.open(folder, spec), encoder.spec)
 
 
-def vectors(run: Run, inputs: list[Arrays]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.concatenate([run(one)["sentence_embedding"] for one in inputs])
-
-
-def open_onnx(path: Path) -> Run:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda inputs: {"sentence_embedding": session.run(["sentence_embedding"], inputs)[0]}
-
-
-def open_openvino(path: Path) -> Run:
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    return lambda inputs: {"sentence_embedding": compiled(inputs)["sentence_embedding"]}
+def vectors(path: Path, given: Data, texts: list[str], openvino: bool = False) -> Vectors:
+    """In padded batches."""
+    model = onnx.load(path)
+    run: Any
+    if openvino:
+        run = compile_openvino(model)
+    else:
+        session = observe.open_session(model, [])
+        run = lambda feed: dict(zip([VECTOR], session.run([VECTOR], feed), strict=True))  # noqa: E731
+    batches = [texts[i : i + 5] for i in range(0, len(texts), 5)]
+    return np.concatenate([run(given.prepare(batch))[VECTOR] for batch in batches])
 
 
 @pytest.fixture(scope="module")
-def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fp32")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Data]:
+    """The fp32 ONNX of a tiny BERT, and calibration data."""
+    folder = tmp_path_factory.mktemp("tiny")
     model = save_text_model(folder / "bert")
-    encoder = encoders.load(model, encoders.LoadOptions(normalize=True), Provenance("tiny"))
-    onnx_writer.write(encoder, folder / "model.onnx", "int8")
-    return folder / "model.onnx"
+    encoder = encoders.load(model, encoders.LoadOptions(), Provenance("tiny"))
+    onnx_writer.write(encoder, folder / "fp32.onnx")
+    return folder / "fp32.onnx", texts_for(encoder, folder, random_texts(60, seed=1))
+
+
+UNSEEN = random_texts(40, seed=2)
+
+
+def static(
+    tiny: tuple[Path, Data], path: Path, form: Int8 = FORMS["openvino"], **options: Any
+) -> dict[str, Any]:
+    shutil.copy(tiny[0], path)
+    return quantize.static(path, tiny[1], form, Options(**options))
 
 
 @pytest.fixture(scope="module")
-def int8(fp32: Path) -> Path:
-    path = fp32.with_name("int8.onnx")
-    path.write_bytes(fp32.read_bytes())
-    assert quantize.quantize_onnx(path, texts(60, seed=1)) == {"scheme": "int8 symmetric, Q/DQ"}
-    return path
+def built(
+    tiny: tuple[Path, Data], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("int8")
+    paths = {name: folder / f"{name}.onnx" for name in FORMS}
+    return {name: (paths[name], static(tiny, paths[name], form)) for name, form in FORMS.items()}
 
 
-def test_onnx_is_symmetric_int8_with_weights_per_channel(int8: Path) -> None:
-    model = onnx.load(str(int8))
-    onnx.checker.check_model(model, full_check=True)
-    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    assert {constants[node.input[2]].dtype for node in pairs} == {np.dtype(np.int8)}
-    assert not any(constants[node.input[2]].any() for node in pairs)
-    weights = {
-        node.output[0]: node
-        for node in pairs
-        if node.op_type == "DequantizeLinear" and node.input[0] in constants
-    }
-    products = [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
-    assert len(products) == 2 * 6  # query, key, value, output and two of the MLP, twice
-    for product in products:
-        node = weights[product.input[1]]
-        values, scales = constants[node.input[0]], constants[node.input[1]]
-        assert values.dtype == np.int8 and np.abs(values.astype(int)).max() > 100
-        assert scales.shape == (values.shape[1],)  # one for each output channel
-        (axis,) = [a.i for a in node.attribute if a.name == "axis"]
-        assert axis % 2 == 1
-        assert (scales > 0).all()
-    assert [entry.version for entry in model.opset_import if not entry.domain] == [17]
-    types = {value.type.tensor_type.elem_type for value in model.graph.output}
-    assert types == {TensorProto.FLOAT}
+Built = dict[str, tuple[Path, dict[str, Any]]]
 
 
-def test_onnx_keeps_the_vectors(fp32: Path, int8: Path) -> None:
-    unseen = texts(40, seed=2)
-    values = cosine(vectors(open_onnx(fp32), unseen), vectors(open_onnx(int8), unseen))
-    assert values.mean() > 0.995 and values.min() > 0.98
-    assert values.max() < 1 - 1e-7  # it really is another precision
-    padded = {"input_ids": np.zeros((2, 9), np.int64), "attention_mask": np.zeros((2, 9), np.int64)}
-    for row, (name, length) in enumerate([("short", 4), ("long", 9)]):
-        padded["input_ids"][row, :length] = 10 + row
-        padded["attention_mask"][row, :length] = 1
-        alone = {key: array[row : row + 1, :length] for key, array in padded.items()}
-        together = vectors(open_onnx(int8), [padded])[row : row + 1]
-        assert cosine(together, vectors(open_onnx(int8), [alone]))[0] > 0.999, name
+@pytest.mark.parametrize("form", FORMS)
+def test_vectors_stay(tiny: tuple[Path, Data], built: Built, form: str) -> None:
+    path, facts = built[form]
+    assert facts["operators"] == {"int8": LINEARS, "float": 0} and not facts["float_layers"]
+    kind = "symmetric" if form == "tensorrt" else "asymmetric"
+    assert facts["scheme"] == f"int8 {kind}, static" and facts["method"] == "auto"
+    exact = vectors(tiny[0], tiny[1], UNSEEN)
+    near = cosine(exact, vectors(path, tiny[1], UNSEEN))
+    assert near.mean() > 0.998 and near.min() > 0.99
+    assert near.max() < 1 - 1e-8  # it really is another precision
+    if form != "onnx":
+        near = cosine(exact, vectors(path, tiny[1], UNSEEN, openvino=True))
+        assert near.mean() > 0.998 and near.min() > 0.99
 
 
-def test_openvino_keeps_the_vectors(fp32: Path, tmp_path: Path) -> None:
-    openvino_ir.build(fp32, tmp_path, BuildPlan("openvino", "int8", {}))
-    path = tmp_path / "openvino_model.xml"
-    size = path.with_suffix(".bin").stat().st_size
-    assert quantize.quantize_openvino(path, texts(60, seed=1))["scheme"].startswith("int8")
-    assert sorted(os.listdir(tmp_path)) == ["openvino_model.bin", "openvino_model.xml"]
-    assert path.with_suffix(".bin").stat().st_size < 0.5 * size
-    unseen = texts(40, seed=2)
-    values = cosine(vectors(open_onnx(fp32), unseen), vectors(open_openvino(path), unseen))
-    assert values.mean() > 0.995 and values.min() > 0.98
-    assert values.max() < 1 - 1e-7
+def test_every_linear_layer_is_int8(built: Built, tmp_path: Path) -> None:
+    for form in ("onnx", "openvino"):
+        found = onnxruntime_operators(onnx.load(built[form][0]), tmp_path)
+        assert found["MatMulIntegerToFloat"] == LINEARS
+    for form in ("openvino", "tensorrt"):
+        found = openvino_operators(onnx.load(built[form][0]))
+        assert found["FullyConnected I8"] == LINEARS and not found["FullyConnected F32"]
 
 
-def test_quantizing_is_silent_and_repeatable(
-    fp32: Path, int8: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_what_a_processor_without_vnni_makes_of_it(
+    tiny: tuple[Path, Data], built: Built, tmp_path: Path
 ) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(fp32.read_bytes())
+    for form in ("onnx", "openvino"):
+        near = built[form][1]["without_vnni"]
+        assert 0.5 < near["cosine_min"] <= near["cosine_mean"] < 1
+    assert "without_vnni" not in built["tensorrt"][1]
+    assert "without_vnni" not in static(tiny, tmp_path / "int8.onnx", saturating=True)
+    exact = vectors(tiny[0], tiny[1], UNSEEN)
+    assert cosine(exact, vectors(tmp_path / "int8.onnx", tiny[1], UNSEEN)).mean() > 0.998
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is not installed"
+)
+def test_tensorrt_builds_an_engine(built: Built) -> None:
+    from edgessl.export.tensorrt_engine import build_engine
+    from edgessl.export.tensorrt_graph import inspect
+
+    path = built["tensorrt"][0]
+    assert inspect(path, "int8")["int8_placement"]["on_int8_inputs"] == LINEARS
+    profiles = {name: ((1, 1), (2, 8), (4, 16)) for name in ("input_ids", "attention_mask")}
+    engine = build_engine(path, BuildPlan("tensorrt-rtx", "int8", profiles))
+    assert len(engine) > 10_000
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+def test_every_method(tiny: tuple[Path, Data], method: str, tmp_path: Path) -> None:
+    facts = static(tiny, tmp_path / "int8.onnx", method=method)
+    assert facts["method"] == method
+    exact = vectors(tiny[0], tiny[1], UNSEEN)
+    near = cosine(exact, vectors(tmp_path / "int8.onnx", tiny[1], UNSEEN))
+    # Entropy clips a lot of what so small a model needs.
+    assert near.mean() > (0.9 if method == "entropy" else 0.998)
+
+
+def test_repeatable_and_silent(
+    tiny: tuple[Path, Data], built: Built, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     capfd.readouterr()
-    quantize.quantize_onnx(path, texts(60, seed=1))
+    static(tiny, tmp_path / "again.onnx", FORMS["onnx"])
     assert capfd.readouterr() == ("", "")
-    unseen = texts(5, seed=3)
-    np.testing.assert_allclose(
-        vectors(open_onnx(path), unseen), vectors(open_onnx(int8), unseen), atol=1e-6
-    )
+    hashes = {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "again.onnx", built["onnx"][0])
+    }
+    assert len(hashes) == 1
 
 
-def test_what_nncf_cannot_quantize(fp32: Path, tmp_path: Path) -> None:
+def test_goes_on_after_a_stop(
+    tiny: tuple[Path, Data], built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "_SAVE_EVERY", -1e9)
+    path, resume = tmp_path / "int8.onnx", tmp_path / "statistics"
+    shutil.copy(tiny[0], path)
+
+    def stop(line: str) -> None:
+        if line.startswith("choosing"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize.static(path, tiny[1], FORMS["onnx"], resume=resume, report=stop)
+    assert path.read_bytes() == tiny[0].read_bytes()
+    prepared: list[Any] = []
+
+    def prepare(batch: list[Any]) -> Any:
+        prepared.append(batch)
+        return tiny[1].prepare(batch)
+
+    said: list[str] = []
+    counted = replace(tiny[1], prepare=prepare)
+    quantize.static(path, counted, FORMS["onnx"], resume=resume, report=said.append)
+    assert not any(line.startswith("calibrating") for line in said)
+    assert len(prepared[0]) == 1  # the longest text, which sets the batches; then the emulation
+    assert path.read_bytes() == built["onnx"][0].read_bytes()
+    assert not resume.exists()
+
+
+def test_statistics_of_other_data_or_options_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "_SAVE_EVERY", -1e9)
+    model, given = blocks(2, 16).model(VECTOR), data(tokens(20, 16))
+    resume = tmp_path / "statistics"
+
+    def calibrated(changed: Data, **options: Any) -> bool:
+        said: list[str] = []
+        form = FORMS["openvino"]
+        quantize.make_plan(
+            model, changed, form, Options(**options), resume=resume, report=said.append
+        )
+        return any(line.startswith("calibrating") for line in said)
+
+    assert calibrated(given) and not calibrated(given)
+    assert not calibrated(given, method="minmax")  # of the same statistics
+    assert calibrated(replace(given, items=[*given.items[:-1], given.items[0]]))
+    assert calibrated(given, exclude=("*.intermediate",))
+    spec = replace(given.spec, preprocessing=TextSpec(max_length=8))
+    assert calibrated(replace(given, spec=spec), exclude=("*.intermediate",))
+
+
+@pytest.mark.parametrize(
+    ("exclude", "floats"),
+    [
+        (("encoder.layer.1.*",), 6),
+        (("*.query", "*.key", "*.value"), 6),
+        (("encoder.layer.?.attention.output.dense", "encoder.layer.0.intermediate.dense"), 3),
+    ],
+)
+def test_excluded_layers_stay_in_float(
+    tiny: tuple[Path, Data], exclude: tuple[str, ...], floats: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "int8.onnx"
+    facts = static(tiny, path, exclude=exclude)
+    assert facts["operators"] == {"int8": LINEARS - floats, "float": floats}
+    assert len(facts["float_layers"]) == floats
+    found = openvino_operators(onnx.load(path))
+    assert (found["FullyConnected I8"], found["FullyConnected F32"]) == (LINEARS - floats, floats)
+    exact = vectors(tiny[0], tiny[1], UNSEEN)
+    assert cosine(exact, vectors(path, tiny[1], UNSEEN)).mean() > 0.998
+
+
+def test_excluding_a_node(tiny: tuple[Path, Data], tmp_path: Path) -> None:
+    model = onnx.load(tiny[0])
+    node = next(node.name for node in model.graph.node if node.op_type == "MatMul")
+    assert static(tiny, tmp_path / "int8.onnx", exclude=(node,))["operators"]["float"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"exclude": ("encoder.layer.0.output.dens",)},
+            "'encoder.layer.0.output.dens': no layer "
+            r"is called that\. Did you mean 'encoder\.layer\.[01]\.output\.dense'\?",
+        ),
+        ({"exclude": ("*",)}, "leaves nothing to quantize; use --precision fp32"),
+        ({"method": "entropie"}, r"unknown method 'entropie'\. Did you mean 'entropy'\? Methods:"),
+    ],
+)
+def test_options_that_make_no_sense(
+    tiny: tuple[Path, Data], options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "int8.onnx"
+    with pytest.raises(RecipeError, match=message):
+        static(tiny, path, **options)
+    assert path.read_bytes() == tiny[0].read_bytes()
+
+
+def test_only_so_much_is_lost(tiny: tuple[Path, Data], tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    facts = static(tiny, path, max_drop=Limit("cosine-min", 1e-4))
+    trade = facts["trade"]
+    assert trade["all_int8"] < 1 - 1e-4 <= trade["reached"]
+    assert 0 < facts["operators"]["float"] < LINEARS
+    assert facts["float_layers"] == trade["kept_in_float"]
+    items = list(tiny[1].items)
+    assert cosine(vectors(tiny[0], tiny[1], items), vectors(path, tiny[1], items)).min() > 0.9998
+
+
+@pytest.mark.parametrize("items", [["a"], ["same text"] * 20, [""]])
+def test_hardly_any_data(tiny: tuple[Path, Data], items: list[str], tmp_path: Path) -> None:
+    for form in ("onnx", "tensorrt"):
+        path = tmp_path / "int8.onnx"
+        shutil.copy(tiny[0], path)
+        given = replace(tiny[1], items=items)
+        quantize.static(path, given, FORMS[form])
+        near = cosine(vectors(tiny[0], given, items), vectors(path, given, items))
+        assert near.min() > 0.98
+        assert np.isfinite(vectors(path, given, UNSEEN)).all()
+
+
+def test_activations_that_are_not_finite(tmp_path: Path) -> None:
+    net = Net(16)
+    bias = np.full(16, np.inf, np.float32)
+    x = net.linear("x", weight(16, 16, 0), bias, "encoder.layer.0.dense")
+    net.pool(net.linear(x, weight(16, 16, 1), layer="encoder.layer.1.dense"))
     path = tmp_path / "model.onnx"
-    path.write_bytes(fp32.read_bytes())
-    wrong = [{"pixels": np.zeros((1, 2), np.int64)}]
-    with pytest.raises(Unsupported, match="NNCF cannot quantize this encoder: .") as caught:
-        quantize.quantize_onnx(path, wrong)
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == fp32.read_bytes()
+    onnx.save(net.model(VECTOR), path)
+    message = r"activations of encoder\.layer\.1\.dense are not finite on calibration item"
+    with pytest.raises(Unsupported, match=message):
+        quantize.static(path, data(tokens(4, 16)), FORMS["openvino"])
+
+
+def test_nothing_to_quantize(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    net = Net(16)
+    net.pool(net.add("Relu", "x"))
+    onnx.save(net.model(VECTOR), path)
+    with pytest.raises(Unsupported, match="no matrix product or convolution that int8 could take"):
+        quantize.static(path, data(tokens(4, 16)), FORMS["openvino"])
+    image = Net(16, image=True)
+    kernel = image.constant(np.ones((4, 16, 8, 8), np.float32))
+    flat = image.constant(np.array([-1, 4]))
+    image.add("Reshape", image.add("Conv", "x", kernel), flat, output="image_embedding")
+    onnx.save(image.model("image_embedding"), path)
+    given = data([np.full((16, 8, 8), value, np.float32) for value in range(4)])
+    with pytest.raises(Unsupported, match="only convolutions, which this target computes faster"):
+        quantize.static(path, given, FORMS["onnx"])
+    assert quantize.static(path, given, FORMS["openvino"])["operators"]["int8"] == 1
+
+
+@pytest.mark.slow
+def test_minilm(minilm: Path, sentences: list[str], tmp_path: Path) -> None:
+    encoder = encoders.load(minilm, encoders.LoadOptions(), Provenance("minilm"))
+    fp32, path = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    onnx_writer.write(encoder, fp32)
+    given = texts_for(encoder, tmp_path, sentences[:64])
+    unseen = sentences[1000:1100]
+    shutil.copy(fp32, path)
+    facts = quantize.static(path, given, FORMS["openvino"])
+    assert facts["operators"] == {"int8": 36, "float": 0}
+    assert path.stat().st_size < 0.3 * fp32.stat().st_size  # the table of tokens, too
+    exact = vectors(fp32, given, unseen)
+    for openvino in (False, True):
+        near = cosine(exact, vectors(path, given, unseen, openvino))
+        assert near.mean() > 0.998 and near.min() > 0.98
