@@ -28,7 +28,7 @@ class Net:
     def __init__(self, width: int, image: bool = False) -> None:
         self.nodes: list[Any] = []
         self.tensors: list[Any] = []
-        shape = ["batch", width, 8, 8] if image else ["batch", "tokens", width]
+        shape: list[Any] = ["batch", width, 8, 8] if image else ["batch", "tokens", width]
         self.inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
         if not image:
             mask = helper.make_tensor_value_info(
@@ -87,7 +87,7 @@ class Net:
 
 def weight(rows: int, columns: int, seed: int) -> Floats:
     values = np.random.default_rng(seed).normal(size=(rows, columns)) / np.sqrt(rows)
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)
 
 
 def blocks(count: int = 2, width: int = 16) -> Net:

@@ -212,7 +212,7 @@ def cosines(values: list[float]) -> list[str]:
 def _speed_table(found: dict[str, Any]) -> str:
     rows = [
         [name, *(f"{_median(runs[name]) * 1e3:.2f}" for runs in found["speed"].values())]
-        for name in found["files"]
+        for name in next(iter(found["speed"].values()))
     ]
     return report.table(["batch x tokens", *found["speed"]], rows)
 
@@ -222,9 +222,10 @@ def ratio_table(files: dict[str, Any], speed: dict[str, Any]) -> str:
     edgessl's own others where there is none) on the same runtime, and how many times faster."""
     rows = []
     for name, file in files.items():
-        if file["peer"] or file["precision"] != "int8":
+        if file["peer"] or file["precision"] != "int8" or name in VARIANTS:
             continue
-        like = {n: f for n, f in files.items() if f["runtime"] == file["runtime"] and n != name}
+        timed = {n: f for n, f in files.items() if n not in VARIANTS and n != name}
+        like = {n: f for n, f in timed.items() if f["runtime"] == file["runtime"]}
         others = [n for n, f in like.items() if f["peer"]] or list(like)
         for shape, runs in speed.items() if others else ():
             best = min(others, key=lambda other: _median(runs[other]))

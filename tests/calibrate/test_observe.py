@@ -53,7 +53,7 @@ def test_padding_enters_nothing(batch: int, monkeypatch: pytest.MonkeyPatch) -> 
     items = tokens(30, WIDTH, seed=1)
     rows = 2 * np.concatenate(items)
     assert len(rows) < observe.ROWS
-    seen = statistics(data(items, garbage=np.float32(3e30))).tensors["double"]
+    seen = statistics(data(items, garbage=3e30)).tensors["double"]
     np.testing.assert_array_equal(seen.low, rows.min(axis=0))
     np.testing.assert_array_equal(seen.high, rows.max(axis=0))
     np.testing.assert_array_equal(np.sort(seen.rows, axis=0), np.sort(rows, axis=0))

@@ -319,7 +319,7 @@ def test_masks_are_not_taken_for_int8() -> None:
     """OpenVINO takes (1 - Cast(boolean)) * lowest for a dequantization, and loses the scores."""
     net = Net(WIDTH)
     model = net.model(masked_attention(net))
-    given = data([item / 4 for item in tokens(40, WIDTH)])
+    given = data([item / np.float32(4) for item in tokens(40, WIDTH)])
     _, plan = quantize.make_plan(model, given, Int8(), quantize.Options())
     placed = copied(model)
     placement.place(placed, plan)
@@ -339,7 +339,7 @@ def test_products_of_constants_are_computed_once(tmp_path: Path) -> None:
     places = net.linear(table, shared, bias, "key")
     net.add("MatMul", keys, net.add("Transpose", places, perm=[0, 2, 1]), output="scores")
     model = net.model("scores")
-    given = data([item / 4 for item in tokens(30, WIDTH)])
+    given = data([item / np.float32(4) for item in tokens(30, WIDTH)])
     _, plan = quantize.make_plan(model, given, Int8(fused=True), quantize.Options())
     placed = copied(model)
     placement.place(placed, plan)

@@ -147,7 +147,8 @@ def test_tensorrt_builds_an_engine(built: Built) -> None:
 
     path = built["tensorrt"][0]
     assert inspect(path, "int8")["int8_placement"]["on_int8_inputs"] == LINEARS
-    profiles = {name: ((1, 1), (2, 8), (4, 16)) for name in ("input_ids", "attention_mask")}
+    sizes: tuple[tuple[int, ...], ...] = ((1, 1), (2, 8), (4, 16))
+    profiles = {name: (sizes[0], sizes[1], sizes[2]) for name in ("input_ids", "attention_mask")}
     engine = build_engine(path, BuildPlan("tensorrt-rtx", "int8", profiles))
     assert len(engine) > 10_000
 

@@ -38,7 +38,7 @@ def product_error(rows: Floats, weights: Floats, factors: Floats) -> float:
 def test_slope(signed: bool) -> None:
     rows, weights = problem(1)
     error, _ = smoothing.objective(*arguments(rows, weights), signed)
-    at = np.random.default_rng(2).normal(0, 0.5, rows.shape[1])
+    at: npt.NDArray[np.float64] = np.random.default_rng(2).normal(0, 0.5, (rows.shape[1],))
     _, slope = error(at)
     size, step = np.abs(slope).max(), 1e-3
     for channel in range(len(at)):

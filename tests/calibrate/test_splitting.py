@@ -52,20 +52,20 @@ def halved(net: Net, x: str) -> str:
     return net.add("Mul", x, net.constant(np.float32(0.5)))
 
 
-def mlp(activate: Callable[[Net, str], str] = gelu, **changes: Any) -> Net:
+def mlp(activate: Callable[[Net, str], str] = gelu, change: str = "") -> Net:
     """Two linear layers; channel ``LARGE`` between them is massive for some tokens."""
     net = Net(WIDTH)
     up, bias = weight(WIDTH, WIDE, 0), np.linspace(-0.5, 0.5, WIDE).astype(np.float32)
     up[3], up[:, LARGE] = 0, 0
     up[3, LARGE] = 0.8  # alone reads the channel of the tokens that is far larger than the others
-    x = net.linear("x", up, None if changes.get("no_bias") else bias, "mlp.up")
+    x = net.linear("x", up, None if change == "no_bias" else bias, "mlp.up")
     inside = activate(net, x)
     reads = weight(WIDE, WIDTH, 1)
     reads[LARGE] *= 3  # so that it cannot be made small at the weights' expense
     down = net.linear(inside, reads, np.zeros(WIDTH, np.float32), "mlp.down")
-    if changes.get("read_twice"):
+    if change == "read_twice":
         down = net.add("Add", down, net.linear(inside, weight(WIDE, WIDTH, 2), layer="mlp.gate"))
-    if changes.get("before_read"):
+    if change == "before_read":
         down = net.add("Add", down, net.linear(x, weight(WIDE, WIDTH, 2), layer="mlp.skip"))
     net.pool(net.add("Add", "x", down))
     return net
@@ -211,7 +211,7 @@ def test_with_one_of_the_two_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("change", ["read_twice", "before_read", "no_bias"])
 def test_what_cannot_be_split(change: str) -> None:
     assert propose(mlp())[1] is not None
-    assert propose(mlp(**{change: True}))[1] is None
+    assert propose(mlp(change=change))[1] is None
 
 
 def test_outputs_of_the_graph_are_not_split() -> None:
@@ -223,7 +223,7 @@ def test_outputs_of_the_graph_are_not_split() -> None:
 def test_small_channels_are_not_split() -> None:
     graph = Graph(mlp().model(VECTOR))
     name = inside(graph)
-    items = [item / 30 for item in rarely_massive(30)]
+    items = [item / np.float32(30) for item in rarely_massive(30)]
     seen = observe.observe(graph.model, data(items), {name: "gram"}, layers={}).tensors[name]
     assert splitting.propose(graph, name, seen) is None
 
