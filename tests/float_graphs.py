@@ -85,6 +85,17 @@ class Net:
         return model
 
 
+def copied(model: Any) -> Any:
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    return new
+
+
+def check(model: Any) -> None:
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    onnx.checker.check_model(inferred, full_check=True)
+
+
 def weight(rows: int, columns: int, seed: int) -> Floats:
     values = np.random.default_rng(seed).normal(size=(rows, columns)) / np.sqrt(rows)
     return np.asarray(values, np.float32)

@@ -21,7 +21,7 @@ from edgessl.calibrate.observe import Data
 from edgessl.calibrate.quantize import Options
 from edgessl.calibrate.sensitivity import Limit
 from edgessl.encoder import Encoder
-from edgessl.errors import RecipeError, Unsupported
+from edgessl.errors import RecipeError
 from edgessl.export import onnx_writer
 from edgessl.parity import cosine
 from edgessl.runtimes.text import TextPreprocessor
@@ -30,14 +30,9 @@ from edgessl.target import Int8
 from tests.builders import random_texts, save_text_model
 from tests.float_graphs import (
     VECTOR,
-    Net,
-    blocks,
     compile_openvino,
-    data,
     onnxruntime_operators,
     openvino_operators,
-    tokens,
-    weight,
 )
 
 Vectors = npt.NDArray[np.float32]
@@ -205,29 +200,6 @@ def test_goes_on_after_a_stop(
     assert not resume.exists()
 
 
-def test_statistics_of_other_data_or_options_are_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(observe, "_SAVE_EVERY", -1e9)
-    model, given = blocks(2, 16).model(VECTOR), data(tokens(20, 16))
-    resume = tmp_path / "statistics"
-
-    def calibrated(changed: Data, **options: Any) -> bool:
-        said: list[str] = []
-        form = FORMS["openvino"]
-        quantize.make_plan(
-            model, changed, form, Options(**options), resume=resume, report=said.append
-        )
-        return any(line.startswith("calibrating") for line in said)
-
-    assert calibrated(given) and not calibrated(given)
-    assert not calibrated(given, method="minmax")  # of the same statistics
-    assert calibrated(replace(given, items=[*given.items[:-1], given.items[0]]))
-    assert calibrated(given, exclude=("*.intermediate",))
-    spec = replace(given.spec, preprocessing=TextSpec(max_length=8))
-    assert calibrated(replace(given, spec=spec), exclude=("*.intermediate",))
-
-
 @pytest.mark.parametrize(
     ("exclude", "floats"),
     [
@@ -297,36 +269,6 @@ def test_hardly_any_data(tiny: tuple[Path, Data], items: list[str], tmp_path: Pa
         near = cosine(vectors(tiny[0], given, items), vectors(path, given, items))
         assert near.min() > 0.98
         assert np.isfinite(vectors(path, given, UNSEEN)).all()
-
-
-def test_activations_that_are_not_finite(tmp_path: Path) -> None:
-    net = Net(16)
-    bias = np.full(16, np.inf, np.float32)
-    x = net.linear("x", weight(16, 16, 0), bias, "encoder.layer.0.dense")
-    net.pool(net.linear(x, weight(16, 16, 1), layer="encoder.layer.1.dense"))
-    path = tmp_path / "model.onnx"
-    onnx.save(net.model(VECTOR), path)
-    message = r"activations of encoder\.layer\.1\.dense are not finite on calibration item"
-    with pytest.raises(Unsupported, match=message):
-        quantize.static(path, data(tokens(4, 16)), FORMS["openvino"])
-
-
-def test_nothing_to_quantize(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    net = Net(16)
-    net.pool(net.add("Relu", "x"))
-    onnx.save(net.model(VECTOR), path)
-    with pytest.raises(Unsupported, match="no matrix product or convolution that int8 could take"):
-        quantize.static(path, data(tokens(4, 16)), FORMS["openvino"])
-    image = Net(16, image=True)
-    kernel = image.constant(np.ones((4, 16, 8, 8), np.float32))
-    flat = image.constant(np.array([-1, 4]))
-    image.add("Reshape", image.add("Conv", "x", kernel), flat, output="image_embedding")
-    onnx.save(image.model("image_embedding"), path)
-    given = data([np.full((16, 8, 8), value, np.float32) for value in range(4)])
-    with pytest.raises(Unsupported, match="only convolutions, which this target computes faster"):
-        quantize.static(path, given, FORMS["onnx"])
-    assert quantize.static(path, given, FORMS["openvino"])["operators"]["int8"] == 1
 
 
 @pytest.mark.slow
