@@ -112,7 +112,7 @@ def test_measure(tmp_path: Path) -> None:
             assert len(row["cosine"]) == facts["items"] == 32
             assert len(row["one_item_s"]) == 5 and len(row["bulk_s"]) == 1
         assert min(rows["onnx fp32"]["cosine"]) > 0.99999
-        assert 0.9 < np.mean(rows["openvino int8"]["cosine"]) < 0.99999
+        assert 0.9 < np.mean(rows["openvino int8"]["cosine"]) < 0.9999999
         assert rows["openvino int8"]["bytes"] < 0.5 * rows["onnx fp32"]["bytes"]
     knn = {name: row["knn"] for name, row in rows.items()}
     assert knn["onnx fp32"] == knn["torch fp32"] > 0.15  # chance is 0.1
