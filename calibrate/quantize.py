@@ -86,7 +86,7 @@ def static(
     placement.place(model, plan, nodes)
     if trial is not None:
         report("computing as a processor without VNNI would")
-        kept |= {"without_vnni": trial.compare(model)}
+        kept |= {"without_vnni": trial.compare(model, "onnx" if form.fused else "openvino")}
     weight_only.quantize_embeddings(model, "tensorrt" if form.signed else "onnx")
     if form.fused:
         onnxruntime_int8.fuse(model)

@@ -136,9 +136,9 @@ class Emulation:
         session = open_session(model, [])
         self._reference = [run(session, [self._vector], feed)[0] for feed in self._feeds]
 
-    def compare(self, quantized: onnx.ModelProto) -> dict[str, float]:
-        """``cosine_mean`` and ``cosine_min`` to the float graph."""
-        outputs = saturation.emulate(quantized, self._feeds)
+    def compare(self, quantized: onnx.ModelProto, target: str) -> dict[str, float]:
+        """``cosine_mean`` and ``cosine_min`` to the float graph, by *target*'s kernels."""
+        outputs = saturation.emulate(quantized, self._feeds, target)
         found = [
             cosine(
                 left.reshape(-1, left.shape[-1]), right[self._vector].reshape(-1, left.shape[-1])

@@ -9,19 +9,17 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgessl import parity, target
 from edgessl.backend import Arrays, Backend, BuildPlan, RuntimeOptions
 from edgessl.bundle import Manifest
-from edgessl.gate.latency import interleave
+from edgessl.gate.latency import interleave, ratio
 from edgessl.spec import EncoderSpec
 
 _ROUNDS = 15
 _VISIT = 0.02  # seconds that one visit should take at least
 _LONGEST = 4.0  # seconds for one shape and precision
 _FLOATS = ("fp32", "bf16")  # fp16 is storage on a CPU
-_RESAMPLES = 2000
 _TIMED = ("int8", "int8-dynamic")
 _NAMES = {
     "text": ("text", "texts"),
@@ -96,33 +94,15 @@ def _shape(
     samples = interleave(jobs, rounds, calls)
     middle = {key: median(values) for key, values in samples.items()}
     against = min((key for key in middle if key != quantized), key=lambda key: middle[key])
-    low, high = ratio_interval(samples[quantized], samples[against], calls)
+    by_round = {key: np.reshape(values, (-1, calls)).tolist() for key, values in samples.items()}
+    found, (low, high) = ratio(by_round[quantized], by_round[against])
     return {
         "shape": name,
         "milliseconds": {key: round(value * 1e3, 3) for key, value in middle.items()},
         "against": against,
-        "ratio": round(middle[quantized] / middle[against], 3),
+        "ratio": round(found, 3),
         "interval": [round(low, 3), round(high, 3)],
     }
-
-
-def ratio_interval(
-    left: Sequence[float], right: Sequence[float], calls: int
-) -> tuple[float, float]:
-    """95 % interval of the ratio of medians, left to right, by a bootstrap over rounds.
-
-    Args:
-        left, right: seconds, ``rounds * calls`` of each, of the same rounds.
-        calls: consecutive samples that belong to one round.
-    """
-    pairs = [np.asarray(values).reshape(-1, calls) for values in (left, right)]
-    rounds = len(pairs[0])
-    drawn = np.random.default_rng(0).integers(0, rounds, (_RESAMPLES, rounds))
-    medians: list[npt.NDArray[Any]] = [
-        np.median(values[drawn].reshape(_RESAMPLES, -1), axis=1) for values in pairs
-    ]
-    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _job(backend: Backend, feed: Arrays) -> Callable[[], object]:

@@ -175,13 +175,6 @@ def test_measure_int8(tmp_path: Path) -> None:
     assert float(shown[4]) == pytest.approx(min(raw["cosine"]), abs=1e-5)
 
 
-def test_speed_up_is_a_ratio_of_medians_with_its_spread() -> None:
-    steady = [[2.0, 2.0, 9.0]] * 8  # one hiccup a round
-    assert graphs.speed_up(steady, [[1.0, 1.0, 1.0]] * 8) == (2.0, (2.0, 2.0))
-    ratio, (low, high) = graphs.speed_up(steady, [[1.0], [2.0], [1.0], [2.0], [1.0]] + [[1.0]] * 3)
-    assert low < ratio == 2.0 <= high
-
-
 def test_nearest_is_another_row() -> None:
     rows = graphs.unit(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32))
     expected = [

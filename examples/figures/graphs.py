@@ -130,18 +130,6 @@ def time_in_turn(
     }
 
 
-def speed_up(
-    baseline: list[list[float]], samples: list[list[float]]
-) -> tuple[float, tuple[float, float]]:
-    """How many times faster *samples* are than *baseline* (medians), and the 95 % interval of it
-    when rounds are drawn anew: the two of a round saw the same weather."""
-    old, new = np.array(baseline), np.array(samples)
-    drawn = np.random.default_rng(0).integers(len(old), size=(1000, len(old)))
-    ratios = np.median(old[drawn], axis=(1, 2)) / np.median(new[drawn], axis=(1, 2))
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(np.median(old) / np.median(new)), (float(low), float(high))
-
-
 def _open_onnxruntime(file: File) -> Graph:
     import onnxruntime
 

@@ -18,6 +18,7 @@ import numpy as np
 
 import edgessl
 from edgessl import bundle
+from edgessl.gate import latency
 from edgessl.runtimes.session import Session
 from examples.figures import graphs, peer_files, report, tasks
 from examples.figures.graphs import File, Graph
@@ -229,7 +230,7 @@ def ratio_table(files: dict[str, Any], speed: dict[str, Any]) -> str:
         others = [n for n, f in like.items() if f["peer"]] or list(like)
         for shape, runs in speed.items() if others else ():
             best = min(others, key=lambda other: _median(runs[other]))
-            ratio, (low, high) = graphs.speed_up(runs[best], runs[name])
+            ratio, (low, high) = latency.ratio(runs[best], runs[name])
             times = [f"{_median(runs[n]) * 1e3:.2f} ms" for n in (best, name)]
             interval = f"{ratio:.2f} ({low:.2f} to {high:.2f})"
             rows.append([name, shape, best, *times, interval])

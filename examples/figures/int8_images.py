@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgessl
+from edgessl.gate import latency
 from edgessl.runtimes.session import Session
 from examples import data
 from examples.figures import graphs, int8, peers, process, report, tasks
@@ -200,7 +201,7 @@ def _speed_table(facts: dict[str, Any]) -> str:
     for name in facts["files"]:
         cells = [name]
         for runs in facts["speed"].values():
-            ratio, (low, high) = graphs.speed_up(runs[BASE], runs[name])
+            ratio, (low, high) = latency.ratio(runs[BASE], runs[name])
             times = statistics.median(seconds for calls in runs[name] for seconds in calls)
             cells.append(f"{times * 1e3:.2f} ms")
             cells.append(f"{ratio:.2f} ({low:.2f} to {high:.2f})" if name != BASE else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from edgessl.gate import latency
@@ -69,3 +70,28 @@ def test_an_error_in_a_job_is_not_swallowed(clock: Clock) -> None:
     with pytest.raises(RuntimeError, match="broken"):
         latency.interleave({"a": clock.job("a", 1), "b": fail}, rounds=1, warm_up=0)
     assert clock.visits == ["a"]
+
+
+def test_the_interval_holds_the_ratio_of_medians_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    truth, rounds, calls, held = 0.8, 15, 4, 0
+    for _ in range(100):
+        # rounds drift together, calls vary within them: as a shared machine behaves
+        drift = np.repeat(rng.lognormal(0, 0.1, rounds), calls)
+        left = truth * drift * rng.lognormal(0, 0.05, rounds * calls)
+        right = drift * rng.lognormal(0, 0.05, rounds * calls)
+        rounded = [times.reshape(rounds, calls).tolist() for times in (left, right)]
+        _, (low, high) = latency.ratio(*rounded)
+        held += low <= truth <= high
+    assert held >= 90
+
+
+def test_equal_samples_give_a_ratio_of_one() -> None:
+    assert latency.ratio([[1.0, 2.0]] * 5, [[1.0, 2.0]] * 5) == (1.0, (1.0, 1.0))
+
+
+def test_a_ratio_is_one_of_medians_with_its_spread() -> None:
+    steady = [[2.0, 2.0, 9.0]] * 8  # one hiccup a round
+    assert latency.ratio(steady, [[1.0, 1.0, 1.0]] * 8) == (2.0, (2.0, 2.0))
+    ratio, (low, high) = latency.ratio(steady, [[1.0], [2.0], [1.0], [2.0], [1.0]] + [[1.0]] * 3)
+    assert low < ratio == 2.0 <= high
