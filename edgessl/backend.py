@@ -9,6 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgessl.errors import RecipeError, nearest
+
+MODES = ("latency", "throughput")
+
 Arrays = dict[str, npt.NDArray[Any]]
 Report = Callable[[str], None]  # takes one line of progress
 
@@ -18,10 +22,21 @@ def silent(_line: str) -> None:
 
 
 class Backend(Protocol):
-    """An opened graph: numpy in, numpy out. Implemented once for each runtime library."""
+    """An opened graph: numpy in, numpy out. Implemented once for each runtime library.
+
+    ``streams``: how many threads may call ``run`` at once and each be served by cores, or a
+    queue of the device, of its own; 1 in latency mode. ``run`` itself is safe from any number of
+    threads.
+    """
+
+    @property
+    def streams(self) -> int: ...
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
-        """Run the graph. Keys and dtypes as in the manifest's ``inputs`` and ``outputs``."""
+        """Run the graph. Keys and dtypes as in the manifest's ``inputs`` and ``outputs``.
+
+        The outputs are the caller's own; the inputs are not kept.
+        """
 
     def describe(self) -> dict[str, Any]:
         """What really runs: ``runtime``, ``version``, ``device``, ``threads``, ..."""
@@ -36,11 +51,36 @@ class RuntimeOptions:
 
     ``device``: ``"cpu"``, ``"gpu"`` or ``"npu"``; None takes the target's own default
     (the CPU, or the GPU where the target has nothing else).
-    ``threads``: threads inside one inference; None leaves it to the runtime library.
+    ``mode``: ``"latency"``, one input as soon as possible, or ``"throughput"``, many in all.
+    ``threads``: threads inside one inference. ``streams``: inferences that run at once.
+    None: what suits this machine and the mode (``edgessl.cores``).
+    ``cache``: whether what the runtime made of the bundle is kept on disk for the next process.
+
+    Raises:
+        RecipeError: an unknown mode, or a number below 1.
     """
 
     device: str | None = None
+    mode: str = "latency"
     threads: int | None = None
+    streams: int | None = None
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            near = nearest(str(self.mode), MODES)
+            raise RecipeError(f"mode {self.mode!r} is neither {' nor '.join(MODES)}.{near}")
+        for name in ("threads", "streams"):
+            count = getattr(self, name)
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
+                raise RecipeError(f"{name} must be a whole number, not {count!r}.")
+            if count is not None and count < 1:
+                raise RecipeError(f"{name} must be at least 1, not {count}.")
+        if self.mode == "latency" and self.streams not in (None, 1):
+            raise RecipeError(
+                f"streams={self.streams}: in latency mode all cores serve one input. "
+                'Use mode="throughput".'
+            )
 
 
 @dataclass(frozen=True)
