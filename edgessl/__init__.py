@@ -89,9 +89,24 @@ def build(
 
 
 def load(
-    bundle: str | os.PathLike[str], *, device: str | None = None, threads: int | None = None
+    bundle: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    mode: str = "latency",
+    threads: int | None = None,
+    streams: int | None = None,
+    cache: bool = True,
+    **options: Any,
 ) -> Session:
     """Open a bundle on this device; see ``edgessl.runtimes.session.load``."""
     from edgessl.runtimes import session
 
-    return session.load(bundle, device=device, threads=threads)
+    return session.load(
+        bundle,
+        device=device,
+        mode=mode,
+        threads=threads,
+        streams=streams,
+        cache=cache,
+        **options,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,11 +77,6 @@ class RuntimeOptions:
                 raise RecipeError(f"{name} must be a whole number, not {count!r}.")
             if count is not None and count < 1:
                 raise RecipeError(f"{name} must be at least 1, not {count}.")
-        if self.mode == "latency" and self.streams not in (None, 1):
-            raise RecipeError(
-                f"streams={self.streams}: in latency mode all cores serve one input. "
-                'Use mode="throughput".'
-            )
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,9 @@ class BuildPlan:
     """What a target's builder has to know beside the ONNX.
 
     ``profiles``: per input, the smallest, the optimal and the largest shape an engine must
-    take. ``workspace_mb``: scratch memory that a TensorRT build may use.
+    take. ``workspace_mb``: scratch memory that a TensorRT build may use. ``timing``: where
+    TensorRT's timings of kernels are kept between builds (``edgessl.cache``). ``repeat``: an output
+    ``(batch, dim)`` that other libraries are to find as ``last_hidden_state``, ``(batch, 1, dim)``.
     """
 
     target: str
@@ -97,3 +95,5 @@ class BuildPlan:
     workspace_mb: int = 1024
     compute_capabilities: tuple[str, ...] = ()  # "8.6", ...; empty: the builder's default
     report: Report = silent
+    timing: Path | None = None
+    repeat: str | None = None

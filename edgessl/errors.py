@@ -2,6 +2,7 @@
 
     EdgesslError                exit code 2 unless said otherwise
     ├── RecipeError             2  an option, path or recipe that makes no sense
+    │   └── ItemError           2  one item of a list that cannot be used; has its index
     ├── CheckpointError         2  a model directory that cannot be trusted or read
     ├── OutputError             2  the result cannot be written where it was asked for
     ├── ParityError             1  the bundle does not say what the encoder said
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 
 
@@ -30,6 +31,14 @@ class EdgesslError(Exception):
 
 class RecipeError(EdgesslError):
     """An option, a path or a recipe that cannot be carried out as given."""
+
+
+class ItemError(RecipeError):
+    """One of the texts, images, ... that were given cannot be used; ``index`` says which."""
+
+    def __init__(self, message: str = "", index: int = -1) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class CheckpointError(EdgesslError):
@@ -66,6 +75,17 @@ class BundleError(EdgesslError):
 
 class DeviceMismatch(BundleError):
     """A sound bundle that this device cannot run."""
+
+
+# Is told the index and the error of each item that cannot be used, so that the others can.
+Refused = Callable[[int, EdgesslError], None]
+
+
+def refuse(error: ItemError, refused: Refused | None, cause: BaseException | None = None) -> None:
+    """Tell *refused* of an item that cannot be used; where nobody listens, raise."""
+    if refused is None:
+        raise error from cause
+    refused(error.index, error)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

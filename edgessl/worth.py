@@ -70,13 +70,13 @@ def compare(
             float_plan = replace(plan, precision=precision)
             facts = target.resolve(row.builder)(fp32, directory, float_plan)
             described = replace(manifest, precision=precision, compatibility=facts)
-            backend = opener(directory, described, RuntimeOptions())
+            backend = opener(directory, described, RuntimeOptions(cache=False))
             ran = backend.describe().get("inference_precision")
             if precision != "fp32" and ran in (None, "f32"):
                 backend.close()  # this processor has no such arithmetic
                 continue
             opened[precision] = backend
-        opened[manifest.precision] = opener(stage, manifest, RuntimeOptions())
+        opened[manifest.precision] = opener(stage, manifest, RuntimeOptions(cache=False))
         return [_shape(name, feed, opened, manifest.precision) for name, feed in feeds.items()]
     finally:
         for backend in opened.values():

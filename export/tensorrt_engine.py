@@ -131,6 +131,7 @@ def _run_worker(onnx: Path, plan: BuildPlan, engine: Path) -> dict[str, Any]:
             "compute_capabilities": plan.compute_capabilities,
             "onnx": str(onnx.resolve()),
             "engine": str(engine),
+            "timing": str(plan.timing.resolve()) if plan.timing else None,
             "result": str(result),
         }
         child = subprocess.run(

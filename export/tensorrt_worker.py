@@ -13,6 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from edgessl import cache
 from edgessl.errors import EdgesslError, RecipeError, Unsupported, nearest, require
 from edgessl.target import get
 
@@ -90,7 +91,12 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
     if package == "tensorrt_rtx":
         capabilities = _set_capabilities(config, trt, job["compute_capabilities"], title)
 
+    timing = Path(job["timing"]) if job.get("timing") else None
+    if timing:
+        _recall(config, timing)
     engine = builder.build_serialized_network(network, config)
+    if timing and engine is not None:
+        _remember(config, timing)
     if engine is None:
         reason = _last(problems)
         if "OutOfMemory" in reason:
@@ -107,6 +113,21 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         "strongly_typed": typed,
         "tf32": tf32,
     }
+
+
+def _recall(config: Any, timing: Path) -> None:
+    """Let the builder use how long kernels took when it last tried them on this GPU."""
+    if not hasattr(config, "create_timing_cache"):
+        return
+    known = config.create_timing_cache(cache.get(timing) or b"")
+    if known is not None:
+        config.set_timing_cache(known, ignore_mismatch=False)
+
+
+def _remember(config: Any, timing: Path) -> None:
+    known = config.get_timing_cache() if hasattr(config, "get_timing_cache") else None
+    if known is not None:
+        cache.put(timing, bytes(known.serialize()))
 
 
 def check_profiles(inputs: dict[str, tuple[int, ...]], profiles: dict[str, Shapes]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgessl import audio_config
 from edgessl.audio_config import AudioConfig
-from edgessl.errors import BundleError, RecipeError
+from edgessl.errors import BundleError, ItemError, RecipeError, Refused, refuse
 from edgessl.spec import AudioSpec
 
 Waveform = npt.NDArray[np.float32]
@@ -53,7 +53,10 @@ class AudioPreprocessor:
         return self.batch(self.encode(items))
 
     def encode(
-        self, items: Sequence[Any] | npt.NDArray[np.generic], *, first: int = 0
+        self,
+        items: Sequence[Any] | npt.NDArray[np.generic],
+        first: int = 0,
+        refused: Refused | None = None,
     ) -> list[Waveform]:
         """The waveform of each item: float32, ``(samples,)``, cut, normalised, not padded.
 
@@ -63,9 +66,11 @@ class AudioPreprocessor:
                 paths or bytes, of which the channels are averaged. What is longer than
                 ``max_samples`` is cut there.
             first: index that error messages give to the first item.
+            refused: is told the index and the error of each item that cannot be used, which is
+                then left out; None: the error is raised.
 
         Raises:
-            RecipeError: an item is no waveform or WAV file, has another sampling rate, is too
+            ItemError: an item is no waveform or WAV file, has another sampling rate, is too
                 short for the model or holds NaN; names its index and path.
         """
         listed = hasattr(items, "__len__") and hasattr(items, "__getitem__")
@@ -78,7 +83,13 @@ class AudioPreprocessor:
                 f"one array of waveforms must be (n, samples), not {items.shape}. "
                 "Pass a single waveform in a list: [waveform]."
             )
-        return [self._encode(item, _name(item, first + n)) for n, item in enumerate(items)]
+        found = []
+        for index, item in enumerate(items, first):
+            try:
+                found.append(self._encode(item, _name(item, index)))
+            except RecipeError as err:
+                refuse(ItemError(str(err), index), refused, err)
+        return found
 
     def batch(self, encodings: Sequence[Waveform]) -> dict[str, Any]:
         """``input_values`` float32 and ``attention_mask`` int64, both ``(batch, longest)``.

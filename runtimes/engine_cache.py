@@ -1,23 +1,15 @@
-"""Which engine a device may run, and the cache of those that it built for itself."""
+"""Which engine a device may run, and where it keeps those that it built for itself."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from edgessl import cache
 from edgessl.backend import BuildPlan
 from edgessl.bundle import Manifest, file_entry
-from edgessl.errors import BundleError, OutputError
-
-CACHE_VARIABLE = "EDGESSL_CACHE_DIR"
+from edgessl.errors import BundleError
 
 
 @dataclass(frozen=True)
@@ -78,8 +70,6 @@ def plan_of(manifest: Manifest, here: Here) -> BuildPlan:
 def path_of(onnx: Path, plan: BuildPlan, here: Here) -> Path:
     """Where this device keeps its engine for that ONNX, plan, TensorRT and GPU architecture.
 
-    In ``$EDGESSL_CACHE_DIR``, or ``~/.cache/edgessl``.
-
     Raises:
         BundleError: there is no *onnx* to build from.
     """
@@ -87,63 +77,15 @@ def path_of(onnx: Path, plan: BuildPlan, here: Here) -> Path:
         sha256 = file_entry(onnx).sha256
     except OSError as err:
         raise BundleError(f"{onnx}: the engine is built from it, and it cannot be read.") from err
-    shapes = json.dumps([plan.precision, plan.workspace_mb, sorted(plan.profiles.items())])
-    name = (
-        f"{sha256[:16]}-{hashlib.sha256(shapes.encode()).hexdigest()[:8]}-{here.package}-"
-        f"{here.version}-{here.platform}-sm{here.compute_capability.replace('.', '')}.engine"
-    )
-    root = os.environ.get(CACHE_VARIABLE)
-    return (Path(root) if root else Path.home() / ".cache" / "edgessl") / "engines" / name
+    shapes = cache.key([plan.precision, plan.workspace_mb, sorted(plan.profiles.items())])
+    return cache.root() / "engines" / f"{sha256[:16]}-{shapes[:8]}-{_name(here)}.engine"
 
 
-def fetch(path: Path, build: Callable[[], bytes]) -> bytes:
-    """The bytes at *path*; where there are none, *build* makes them, once among all processes.
-
-    Raises:
-        OutputError: the cache cannot be written.
-    """
-    try:
-        if path.is_file():
-            return path.read_bytes()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(path.name + ".lock")):
-            if path.is_file():  # another process was faster
-                return path.read_bytes()
-            engine = build()
-            _write(path, engine)
-            return engine
-    except OSError as err:
-        raise OutputError(
-            f"the engine cache {path.parent} cannot be written: {err}. "
-            f"Point {CACHE_VARIABLE} to a directory that can."
-        ) from err
+def timing_of(here: Here) -> Path:
+    """Where this device keeps how fast TensorRT's kernels were, for the next engine it builds."""
+    return cache.root() / "timing" / f"{_name(here)}.timing"
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write beside *path* and rename, so that nobody ever reads half an engine."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold *path* against other processes. The kernel lets go when a process dies.
-
-    Without fcntl (Windows) nothing is held: two processes may both build, and the last
-    rename wins, which costs time and no correctness.
-    """
-    try:
-        fcntl: Any = importlib.import_module("fcntl")
-    except ImportError:
-        yield
-        return
-    stream: IO[bytes]
-    with path.open("wb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+def _name(here: Here) -> str:
+    architecture = here.compute_capability.replace(".", "")
+    return f"{here.package}-{here.version}-{here.platform}-sm{architecture}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from edgessl import image_config
-from edgessl.errors import BundleError, RecipeError, Unsupported
+from edgessl.errors import BundleError, ItemError, RecipeError, Refused, Unsupported
 from edgessl.image_config import ImageConfig
+from edgessl.runtimes import decode
+from edgessl.runtimes.workers import each, usable_cores
 from edgessl.spec import ImageSpec
 
 Pixels = npt.NDArray[np.float32]
+
+# Bytes of a batch, and of an image in it, below which threads take longer than they save.
+_WORTH_THREADS = 400_000
+_WORTH_A_THREAD = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,45 +61,80 @@ class ImagePreprocessor:
         return ImagePreprocessor(spec, config, _levels(config))
 
     def __call__(
-        self, images: Sequence[Any] | npt.NDArray[np.generic], *, first: int = 0
+        self,
+        images: Sequence[Any] | npt.NDArray[np.generic],
+        *,
+        first: int = 0,
+        refused: Refused | None = None,
+        workers: int | None = None,
     ) -> Pixels:
         """``pixel_values``: float32, ``(n, 3, height, width)``.
 
         Args:
-            images: paths, encoded bytes, PIL images, or uint8 arrays ``(H, W)``, ``(H, W, 1)``,
-                ``(H, W, 3)``, ``(3, H, W)`` or ``(H, W, 4)`` (RGBA); or one array
-                ``(n, H, W, 3)``. Turned upright by their EXIF tag and made RGB as transformers'
+            images: paths, encoded bytes, PIL images, or arrays ``(H, W)``, ``(H, W, C)`` or
+                ``(C, H, W)`` with 1, 3 or 4 (RGBA) channels: uint8, or floats in 0..1, which are
+                taken as the nearest of 256 levels. Or one array of images, ``(n, H, W, C)`` or
+                ``(n, C, H, W)``. Turned upright by their EXIF tag and made RGB as transformers'
                 ``load_image`` does (alpha is dropped, not blended). One difference: 16-bit grey
                 (Pillow's ``I;16`` and ``I``) keeps its high byte, as Pillow does for 16-bit
                 colour, where ``load_image`` makes everything above 255 white.
             first: index that error messages give to the first image.
+            refused: is told the index and the error of each image that cannot be used, which is
+                then left out; None: the error is raised.
+            workers: threads that decode and resize; None: one a core. So many decoded images are
+                in memory at once.
 
         Raises:
-            RecipeError: an item is no image, cannot be read, or has no clear layout; names its
-                index and path.
-            BundleError: the config does not bring this image to the bundle's size.
+            ItemError: an item is no image, cannot be read, has no clear layout or range, or is not
+                brought to the bundle's size by its config; names its index and path.
+            RecipeError: *images* is no list.
         """
         _check_list(images)
-        size = (self.spec.height, self.spec.width)
-        pixel_values = np.empty((len(images), 3, *size), dtype=np.float32)
-        for index, item in enumerate(images):
-            name = _name(item, first + index)
-            pixels = self._fit(_to_rgb(item, name), name)
-            if pixels.shape[:2] != size:
-                raise BundleError(
-                    f"{name} is {_show(pixels.shape[:2])} after preprocessing, this bundle takes "
-                    f"{_show(size)} (height x width). Resize or crop it to that first."
-                )
-            for channel, levels in enumerate(self.levels):
-                pixel_values[index, channel] = levels[pixels[:, :, channel]]
-        return pixel_values
+        count = len(images)
+        pixel_values = np.empty((count, 3, self.spec.height, self.spec.width), dtype=np.float32)
 
-    def _fit(self, image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+        def fill(place: int) -> None:
+            try:
+                self._fill(pixel_values[place], decode.to_rgb(images[place]))
+            except decode.Unusable as err:
+                name = _name(images[place], first + place)
+                raise ItemError(f"{name} {err}", first + place) from err.__cause__
+
+        if workers is None:
+            workers = usable_cores() if _parallel(images) else 1
+        errors = each(fill, count, workers, all_errors=refused is not None)
+        if not errors:
+            return pixel_values
+        if refused is None:
+            raise errors[0][1]
+        for place, error in errors:
+            refused(first + place, error)
+        bad = [place for place, _ in errors]
+        kept: Pixels = np.delete(pixel_values, bad, axis=0)
+        return kept
+
+    def _fill(self, planes: Pixels, image: Image.Image | decode.Bytes) -> None:
+        """Put an RGB image, resized, cropped, scaled and normalised, into *planes*."""
+        pixels = self._fit(image)
+        if pixels.shape[:2] != planes.shape[1:]:
+            raise decode.Unusable(
+                f"is {_show(pixels.shape[:2])} after preprocessing, this bundle takes "
+                f"{_show(planes.shape[1:])} (height x width). Resize or crop it to that first."
+            )
+        for channel, levels in enumerate(self.levels):
+            np.take(levels, pixels[:, :, channel], out=planes[channel], mode="clip")
+
+    def _fit(self, image: Image.Image | decode.Bytes) -> decode.Bytes:
         """Resize and crop an RGB image: uint8, ``(H, W, 3)``."""
+        have = decode.size_of(image)
         size = self.config.size
         if size is not None:
-            height, width = size if isinstance(size, tuple) else _with_edge(size, image, name)
-            image = image.resize((width, height), resample=Image.Resampling(self.config.resample))
+            height, width = size if isinstance(size, tuple) else _with_edge(size, *have)
+            if have != (height, width):
+                if isinstance(image, np.ndarray):
+                    image = Image.fromarray(np.ascontiguousarray(image))
+                resample = Image.Resampling(self.config.resample)
+                image = image.resize((width, height), resample=resample)
         pixels = np.asarray(image)
         return pixels if self.config.crop is None else _center_crop(pixels, self.config.crop)
 
@@ -112,16 +152,15 @@ def _levels(config: ImageConfig) -> Pixels:
     return values
 
 
-def _with_edge(edge: int, image: Image.Image, name: str) -> tuple[int, int]:
+def _with_edge(edge: int, height: int, width: int) -> tuple[int, int]:
     """(height, width) with the shorter edge at *edge*; transformers truncates the longer one."""
-    width, height = image.size
     if width <= height:
         size = int(edge * height / width), edge
     else:
         size = edge, int(edge * width / height)
     if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
-        raise RecipeError(
-            f"{name} is {_show((height, width))}: with its shorter edge at {edge} it would be "
+        raise decode.Unusable(
+            f"is {_show((height, width))}: with its shorter edge at {edge} it would be "
             f"{_show(size)} (height x width), more than memory should bear. Crop it first."
         )
     return size
@@ -137,11 +176,23 @@ def _center_crop(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.ND
     return padded[top : top + size[0], left : left + size[1]]
 
 
+def _parallel(images: Sequence[Any] | npt.NDArray[np.generic]) -> bool:
+    """Whether threads bring more than they cost, and may be: a PIL image that is there twice
+    would be decoded by two of them at once."""
+    if len(images) < 2:
+        return False
+    cost = sum(map(decode.cost, images))
+    if cost < max(_WORTH_THREADS, len(images) * _WORTH_A_THREAD):
+        return False
+    lazy = [id(image) for image in images if isinstance(image, Image.Image)]
+    return len(set(lazy)) == len(lazy)
+
+
 def _check_list(images: object) -> None:
     if isinstance(images, np.ndarray):
         if images.ndim != 4:
             raise RecipeError(
-                f"one array of images must be (n, H, W, 3), not {images.shape}. "
+                f"one array of images must be (n, H, W, C) or (n, C, H, W), not {images.shape}. "
                 "Pass a single image in a list: [image]."
             )
     elif isinstance(images, (str, bytes, os.PathLike, Image.Image)) or not (
@@ -159,81 +210,3 @@ def _name(item: object, index: int) -> str:
 
 def _show(size: tuple[int, ...] | None) -> str:
     return " x ".join(map(str, size or ()))
-
-
-def _to_rgb(item: object, name: str) -> Image.Image:
-    """*item* upright and in RGB."""
-    if isinstance(item, np.ndarray):
-        image = _from_array(item, name)
-    elif isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)):
-        image = _read(item, name)
-    else:
-        raise RecipeError(
-            f"{name} is of type {type(item).__name__}. "
-            "Pass a path, encoded bytes, a PIL image or a uint8 array."
-        )
-    if 0 in image.size:
-        raise RecipeError(f"{name} has no pixels: it is {_show(image.size[::-1])}.")
-    return image
-
-
-def _read(item: Any, name: str) -> Image.Image:
-    try:
-        if isinstance(item, Image.Image):
-            return _upright_rgb(item, name)
-        source = item if isinstance(item, (str, os.PathLike)) else io.BytesIO(item)
-        with Image.open(source) as image:
-            return _upright_rgb(image, name)
-    except RecipeError:
-        raise
-    except UnidentifiedImageError as err:
-        raise RecipeError(f"{name} is not an image that Pillow can read.") from err
-    except Exception as err:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
-        raise RecipeError(f"{name} cannot be read: {reason.rstrip('.')}.") from err
-
-
-def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise RecipeError(
-                f"{name} has 32-bit pixels outside 0..65535. Scale it to 8 bit first."
-            )
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise RecipeError(
-            f"{name} has floating-point pixels, whose range is unknown. Scale it to 8 bit first."
-        )
-    if image.mode == "P":  # the same colours by another way: the direct one warns of transparency
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _from_array(array: npt.NDArray[np.generic], name: str) -> Image.Image:
-    if np.issubdtype(array.dtype, np.floating):
-        raise RecipeError(
-            f"{name} is a {array.dtype} array. Pass uint8 pixels (0..255), or, if it is "
-            "preprocessed already, give it to Session.run as pixel_values."
-        )
-    if array.dtype != np.uint8:
-        raise RecipeError(
-            f"{name} is a {array.dtype} array. Scale it to 0..255 and pass .astype(numpy.uint8)."
-        )
-    rows_first = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-    channels_first = array.ndim == 3 and array.shape[0] == 3
-    if rows_first and channels_first:
-        raise RecipeError(
-            f"{name} has shape {array.shape}, which may be (H, W, C) or (C, H, W). Pass a PIL "
-            "image: PIL.Image.fromarray(array) for (H, W, C)."
-        )
-    if not (rows_first or channels_first):
-        raise RecipeError(
-            f"{name} has shape {array.shape}. Pass (H, W), (H, W, 1), (H, W, 3), (3, H, W) or "
-            "(H, W, 4)."
-        )
-    pixels = array.transpose(1, 2, 0) if channels_first else array
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")

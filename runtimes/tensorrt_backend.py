@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,9 @@ _DTYPES = {
 
 
 class TensorRTBackend:
-    """One engine, one execution context, one CUDA stream; calls from many threads take turns.
-
-    Device buffers grow to the largest batch seen and are kept until ``close``.
+    """One engine and ``streams`` lanes through it, each with an execution context, a CUDA stream
+    and device buffers of its own. A lane is made when all others are busy; a call that finds none
+    free waits for one.
     """
 
     def __init__(
@@ -39,22 +40,18 @@ class TensorRTBackend:
         engine: Any,
         dtypes: Mapping[str, str],
         facts: Mapping[str, Any],
+        streams: int = 1,
     ) -> None:
-        self._cudart, self._engine, self._facts = cudart, engine, dict(facts)
-        self._promised = dict(dtypes)  # output -> the manifest's dtype
-        self._lock = threading.Lock()
-        self._buffers: dict[str, tuple[int, int]] = {}  # tensor -> device address, bytes
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        is_input = {n: engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT for n in names}
-        self._inputs = [name for name in names if is_input[name]]
-        self._outputs = [name for name in names if not is_input[name]]
-        self._dtypes = {name: _dtype(name, engine.get_tensor_dtype(name)) for name in names}
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            raise EdgesslError(
-                "TensorRT cannot make an execution context: is the GPU's memory full?"
-            )
-        self._stream = self._call("cudaStreamCreate")
+        self._facts = dict(facts)
+        self._streams = streams
+        self._graph: _Graph | None = _Graph.of(trt, cudart, engine, dtypes)
+        self._free = threading.Condition()
+        self._idle = [_Lane(self._graph)]
+        self._made = 1
+
+    @property
+    def streams(self) -> int:
+        return self._streams
 
     def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
         """Copy in, execute, copy out. Integer inputs are cast to what the engine takes.
@@ -63,76 +60,135 @@ class TensorRTBackend:
             RecipeError: an input is missing, or a shape is outside the engine's profile.
             EdgesslError: CUDA or TensorRT fails, or the backend is closed.
         """
-        if missing := [name for name in self._inputs if name not in inputs]:
-            raise RecipeError(f"the engine also needs the inputs {', '.join(missing)}.")
-        with self._lock:
-            if self._context is None:
-                raise EdgesslError("this session is closed.")
-            try:
-                return self._execute(inputs)
-            except BaseException:  # nothing may go on reading or writing the host's arrays
-                self._cudart.cudaStreamSynchronize(self._stream)
-                raise
+        lane = self._take()
+        try:
+            return lane.run(inputs)
+        finally:
+            with self._free:
+                self._idle.append(lane)
+                self._free.notify_all()  # one that waits for a lane, or who closes
 
     def describe(self) -> dict[str, Any]:
         return dict(self._facts)
 
     def close(self) -> None:
-        with self._lock:
-            if self._context is None:
-                return
-            for address, _ in self._buffers.values():
-                self._call("cudaFree", address)
-            self._buffers.clear()
-            self._call("cudaStreamDestroy", self._stream)
-            self._context = None  # before its engine
-            self._engine = None
+        """Waits for what is running."""
+        with self._free:
+            self._graph = None
+            self._free.notify_all()
+            self._free.wait_for(lambda: len(self._idle) == self._made)
+            for lane in self._idle:
+                lane.close()
+            self._idle, self._made = [], 0
+
+    def _take(self) -> _Lane:
+        with self._free:
+            while self._graph is not None:
+                if self._idle:
+                    return self._idle.pop()
+                if self._made < self._streams:
+                    lane = _Lane(self._graph)
+                    self._made += 1
+                    return lane
+                self._free.wait()
+        raise EdgesslError("this session is closed.")
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """An engine, and what it says of its tensors."""
+
+    cudart: Any
+    engine: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dtypes: Mapping[str, npt.DTypeLike]
+    promised: Mapping[str, str]  # output -> the manifest's dtype
+
+    @staticmethod
+    def of(trt: Any, cudart: Any, engine: Any, promised: Mapping[str, str]) -> _Graph:
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        is_input = {n: engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT for n in names}
+        return _Graph(
+            cudart,
+            engine,
+            tuple(name for name in names if is_input[name]),
+            tuple(name for name in names if not is_input[name]),
+            {name: _dtype(name, engine.get_tensor_dtype(name)) for name in names},
+            dict(promised),
+        )
+
+    def call(self, function: str, *args: Any) -> Any:
+        error, *values = getattr(self.cudart, function)(*args)
+        if int(error) != 0:
+            text = self.cudart.cudaGetErrorString(error)[1]
+            text = text.decode() if isinstance(text, bytes) else text
+            raise EdgesslError(f"{function} fails on the GPU: {text} (CUDA error {int(error)}).")
+        return values[0] if values else None
+
+
+class _Lane:
+    """An execution context, a CUDA stream, and device buffers that grow to the largest batch seen;
+    for one thread at a time."""
+
+    def __init__(self, graph: _Graph) -> None:
+        self._graph = graph
+        self._buffers: dict[str, tuple[int, int]] = {}  # tensor -> device address, bytes
+        self._context = graph.engine.create_execution_context()
+        if self._context is None:
+            raise EdgesslError(
+                "TensorRT cannot make an execution context: is the GPU's memory full?"
+            )
+        self._stream = graph.call("cudaStreamCreate")
+
+    def run(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
+        if missing := [name for name in self._graph.inputs if name not in inputs]:
+            raise RecipeError(f"the engine also needs the inputs {', '.join(missing)}.")
+        try:
+            return self._execute(inputs)
+        except BaseException:  # nothing may go on reading or writing the host's arrays
+            self._graph.cudart.cudaStreamSynchronize(self._stream)
+            raise
+
+    def close(self) -> None:
+        for address, _ in self._buffers.values():
+            self._graph.call("cudaFree", address)
+        self._buffers.clear()
+        self._graph.call("cudaStreamDestroy", self._stream)
+        self._context = None  # before its engine
 
     def _execute(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
-        kinds, context, copy = self._cudart.cudaMemcpyKind, self._context, "cudaMemcpyAsync"
+        graph, context, stream = self._graph, self._context, self._stream
+        kinds, copy = graph.cudart.cudaMemcpyKind, "cudaMemcpyAsync"
         hosts = {}  # keeps the arrays alive until the stream is done
-        for name in self._inputs:
-            host = np.ascontiguousarray(inputs[name], dtype=self._dtypes[name])
+        for name in graph.inputs:
+            host = np.ascontiguousarray(inputs[name], dtype=graph.dtypes[name])
             hosts[name] = host
             if not context.set_input_shape(name, tuple(host.shape)):
-                low, _, high = self._engine.get_tensor_profile_shape(name, 0)
+                low, _, high = graph.engine.get_tensor_profile_shape(name, 0)
                 raise RecipeError(
                     f"{name} {host.shape} is outside the shapes that this engine was built for, "
                     f"{tuple(low)} to {tuple(high)}. Use smaller batches, or export it again."
                 )
-            device = self._device(name, host.nbytes)
-            self._call(
-                copy,
-                device,
-                host.ctypes.data,
-                host.nbytes,
-                kinds.cudaMemcpyHostToDevice,
-                self._stream,
-            )
+            device, size = self._device(name, host.nbytes), host.nbytes
+            graph.call(copy, device, host.ctypes.data, size, kinds.cudaMemcpyHostToDevice, stream)
         outputs: Arrays = {}
-        for name in self._outputs:
+        for name in graph.outputs:
             shape = tuple(context.get_tensor_shape(name))
             if -1 in shape:
                 raise EdgesslError(f"TensorRT cannot tell the shape of {name}: {last_problem()}")
-            outputs[name] = np.empty(shape, self._dtypes[name])
+            outputs[name] = np.empty(shape, graph.dtypes[name])
             self._device(name, outputs[name].nbytes)
         for name, (address, _) in self._buffers.items():
             context.set_tensor_address(name, address)
-        if not context.execute_async_v3(int(self._stream)):
+        if not context.execute_async_v3(int(stream)):
             raise EdgesslError(f"TensorRT cannot run the engine: {last_problem()}")
         for name, host in outputs.items():
-            device = self._buffers[name][0]
-            self._call(
-                copy,
-                host.ctypes.data,
-                device,
-                host.nbytes,
-                kinds.cudaMemcpyDeviceToHost,
-                self._stream,
-            )
-        self._call("cudaStreamSynchronize", self._stream)
+            device, size = self._buffers[name][0], host.nbytes
+            graph.call(copy, host.ctypes.data, device, size, kinds.cudaMemcpyDeviceToHost, stream)
+        graph.call("cudaStreamSynchronize", stream)
         return {
-            name: host.astype(self._promised.get(name, host.dtype), copy=False)
+            name: host.astype(graph.promised.get(name, host.dtype), copy=False)
             for name, host in outputs.items()
         }
 
@@ -141,18 +197,10 @@ class TensorRTBackend:
         address, capacity = self._buffers.get(name, (0, 0))
         if capacity < max(size, 1):
             if self._buffers.pop(name, None):
-                self._call("cudaFree", address)
-            address = int(self._call("cudaMalloc", max(size, 1)))
+                self._graph.call("cudaFree", address)
+            address = int(self._graph.call("cudaMalloc", max(size, 1)))
             self._buffers[name] = (address, max(size, 1))
         return address
-
-    def _call(self, function: str, *args: Any) -> Any:
-        error, *values = getattr(self._cudart, function)(*args)
-        if int(error) != 0:
-            text = self._cudart.cudaGetErrorString(error)[1]
-            text = text.decode() if isinstance(text, bytes) else text
-            raise EdgesslError(f"{function} fails on the GPU: {text} (CUDA error {int(error)}).")
-        return values[0] if values else None
 
 
 _problems: deque[str] = deque(maxlen=20)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgessl import image_config
-from edgessl.errors import RecipeError
+from edgessl.errors import ItemError, RecipeError, Refused, refuse
 from edgessl.image_config import IMAGE_SUFFIXES
 from edgessl.runtimes.image import ImagePreprocessor, Pixels
 from edgessl.spec import ImageSpec, VideoSpec
@@ -42,7 +42,13 @@ class VideoPreprocessor:
         size = ImageSpec(spec.height, spec.width, spec.channels)
         return VideoPreprocessor(spec, ImagePreprocessor.open(directory, size, path.name))
 
-    def __call__(self, clips: Sequence[Any] | npt.NDArray[np.generic], *, first: int = 0) -> Pixels:
+    def __call__(
+        self,
+        clips: Sequence[Any] | npt.NDArray[np.generic],
+        *,
+        first: int = 0,
+        refused: Refused | None = None,
+    ) -> Pixels:
         """float32, ``(n, frames, 3, height, width)``.
 
         Args:
@@ -52,9 +58,11 @@ class VideoPreprocessor:
                 Of a clip's frames as many as the model takes are sampled evenly, frame
                 ``i * have // want`` for the i-th; of a shorter clip some are taken again.
             first: index that error messages give to the first clip.
+            refused: is told the index and the error of each clip that cannot be used, which is
+                then left out; None: the error is raised.
 
         Raises:
-            RecipeError: an item is no clip, has no frames, or a frame cannot be read; names the
+            ItemError: an item is no clip, has no frames, or a frame cannot be read; names the
                 clip, and the frame by its place in the clip.
         """
         self._check_list(clips)
@@ -62,21 +70,29 @@ class VideoPreprocessor:
         pixels = np.empty(
             (len(clips), spec.frames, spec.channels, spec.height, spec.width), np.float32
         )
-        for index, clip in enumerate(clips):
-            name = f"video {first + index}"
-            frames = _frames(clip, name)
-            previous = -1
-            for place in range(spec.frames):
-                chosen = place * len(frames) // spec.frames
-                if chosen == previous:
-                    pixels[index, place] = pixels[index, place - 1]
-                    continue
-                previous = chosen
-                try:
-                    pixels[index, place] = self.images([frames[chosen]], first=chosen)[0]
-                except RecipeError as err:
-                    raise RecipeError(f"{name}: {err}") from err
-        return pixels
+        used = 0
+        for index, clip in enumerate(clips, first):
+            try:
+                self._fill(pixels[used], clip, index)
+                used += 1
+            except RecipeError as err:
+                refuse(ItemError(str(err), index), refused, err)
+        return pixels[:used]
+
+    def _fill(self, pixels: Pixels, clip: Any, index: int) -> None:
+        name = f"video {index}"
+        frames = _frames(clip, name)
+        previous = -1
+        for place in range(self.spec.frames):
+            chosen = place * len(frames) // self.spec.frames
+            if chosen == previous:
+                pixels[place] = pixels[place - 1]
+                continue
+            previous = chosen
+            try:
+                pixels[place] = self.images([frames[chosen]], first=chosen)[0]
+            except RecipeError as err:
+                raise RecipeError(f"{name}: {err}") from err
 
     @staticmethod
     def _check_list(clips: object) -> None:

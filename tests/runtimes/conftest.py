@@ -31,3 +31,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         return path
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tokenizers_root(
+    tmp_path_factory: pytest.TempPathFactory, minilm: Path, sentences: list[str]
+) -> Path:
+    """A folder with one directory for each of ``tests.text_models.KINDS``."""
+    from tests import text_models  # brings transformers
+
+    return text_models.save_all(tmp_path_factory.mktemp("tokenizers"), minilm, sentences)
+
+
+@pytest.fixture(scope="session")
+def pairs(tokenizers_root: Path) -> dict[str, Any]:
+    """transformers' tokenizer and ours, of each kind; 40 tokens at most."""
+    from tests import text_models
+
+    return {kind: text_models.pair(tokenizers_root / kind) for kind in text_models.KINDS}

@@ -13,7 +13,8 @@ import transformers
 
 from edgessl.errors import BundleError, RecipeError, Unsupported
 from edgessl.runtimes.audio import AudioPreprocessor
-from edgessl.runtimes.batches import ByLength
+from edgessl.runtimes.batches import ByLength, one_batch
+from edgessl.runtimes.flow import batches
 from edgessl.spec import AudioSpec
 from tests.builders import change_json
 
@@ -178,17 +179,17 @@ def test_batches_by_length(tmp_path: Path) -> None:
     items = noise(*lengths)
     feeder = ByLength(preprocessor(tmp_path), limit=6000, ahead=20)
     seen = []
-    for rows, inputs in feeder.batches(items):
+    for rows, inputs in batches(feeder, items):
         mask = inputs["attention_mask"]
         assert mask.sum(axis=1).tolist() == [lengths[row] for row in rows]
         assert mask.size <= 6000 or len(rows) == 1
-        alone = feeder([items[rows[0]]])["input_values"][0]
+        alone = one_batch(feeder, [items[rows[0]]])["input_values"][0]
         np.testing.assert_array_equal(inputs["input_values"][0, : len(alone)], alone)
         seen += rows
     assert sorted(seen) == list(range(45)) and seen != list(range(45))
     items[30] = np.zeros(5)
     with pytest.raises(RecipeError, match="waveform 30 has 5 samples"):
-        list(feeder.batches(items))
+        list(batches(feeder, items))
 
 
 @pytest.mark.parametrize(

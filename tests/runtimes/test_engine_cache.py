@@ -1,11 +1,8 @@
-"""Which engine a device takes, and the cache: pure functions and files, no GPU."""
+"""Which engine a device takes, and where it keeps its own: pure functions, no GPU."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,8 @@ from typing import Any
 import pytest
 
 from edgessl.bundle import Manifest
-from edgessl.errors import BundleError, OutputError
-from edgessl.runtimes.engine_cache import Here, fetch, misfit, path_of, plan_of
+from edgessl.errors import BundleError
+from edgessl.runtimes.engine_cache import Here, misfit, path_of, plan_of, timing_of
 from edgessl.spec import EncoderSpec, ImageSpec, Provenance
 
 ORIN = Here("tensorrt", "10.3.0", "8.7", "linux-aarch64")
@@ -114,73 +111,16 @@ def test_whatever_changes_the_engine_changes_its_file(
     assert path_of(other, plan_of(manifest(FITS), ORIN), ORIN) == paths[0]
 
 
-def test_the_cache_is_in_the_home_by_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("EDGESSL_CACHE_DIR", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    (tmp_path / "model.onnx").touch()
-    path = path_of(tmp_path / "model.onnx", plan_of(manifest(FITS), ORIN), ORIN)
-    assert path.parent == tmp_path / ".cache" / "edgessl" / "engines"
-
-
 def test_no_onnx_to_build_from(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="model.onnx: the engine is built from it"):
         path_of(tmp_path / "model.onnx", plan_of(manifest(FITS), ORIN), ORIN)
 
 
-def test_built_once(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a.engine"
-    built = iter([b"first"])
-    assert fetch(path, lambda: next(built)) == b"first"
-    assert fetch(path, lambda: next(built)) == b"first"
-    assert not list(path.parent.glob("*.partial"))
-
-
-def test_a_failed_build_leaves_nothing_and_can_be_tried_again(tmp_path: Path) -> None:
-    path = tmp_path / "a.engine"
-
-    def fails() -> bytes:
-        raise BundleError("no")
-
-    with pytest.raises(BundleError, match="no"):
-        fetch(path, fails)
-    assert not path.exists() and not list(tmp_path.glob("*.partial"))
-    assert fetch(path, lambda: b"engine") == b"engine"
-
-
-def test_a_failed_write_leaves_no_half_engine(
+def test_timings_are_of_one_tensorrt_on_one_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OutputError, match="No space left.*EDGESSL_CACHE_DIR"):
-        fetch(tmp_path / "a.engine", lambda: b"engine")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.engine.lock"]
-
-
-def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be written.*EDGESSL_CACHE_DIR"):
-        fetch(tmp_path / "file" / "engines" / "a.engine", lambda: b"engine")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked without fcntl")
-def test_processes_that_come_together_build_once(tmp_path: Path) -> None:
-    code = f"""
-import time
-from pathlib import Path
-from edgessl.runtimes.engine_cache import fetch
-def build():
-    with open({str(tmp_path / "builds")!r}, "a") as log:
-        log.write("built\\n")
-    time.sleep(1.0)
-    return b"engine"
-assert fetch(Path({str(tmp_path / "a.engine")!r}), build) == b"engine"
-"""
-    children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
-    assert [child.wait(60) for child in children] == [0, 0, 0]
-    assert (tmp_path / "builds").read_text() == "built\n"
+    monkeypatch.setenv("EDGESSL_CACHE_DIR", str(tmp_path))
+    path = timing_of(ORIN)
+    assert path == tmp_path / "timing" / "tensorrt-10.3.0-linux-aarch64-sm87.timing"
+    assert timing_of(replace(ORIN, version="10.4.0")) != path
+    assert timing_of(replace(ORIN, compute_capability="8.9")) != path

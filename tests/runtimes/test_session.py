@@ -43,6 +43,8 @@ def pictures(count: int) -> npt.NDArray[np.uint8]:
 class Fake:
     """A backend that embeds a text as the sum of its real ids, and notes what it was given."""
 
+    streams = 1
+
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
         self.closed = False

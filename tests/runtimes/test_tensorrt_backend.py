@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 import types
 from collections import deque
 from typing import Any
@@ -28,18 +29,28 @@ class Cuda:
         self.allocated: dict[int, Any] = {}
         self.streams: dict[int, list[Any]] = {}
         self.mallocs = 0
+        self.delay_s = 0.0
+        self.waiting = self.most = 0  # synchronisations at once
+        self.lock = threading.Lock()
 
     def cudaStreamCreate(self) -> tuple[int, int]:
-        self.streams[7] = []
-        return 0, 7
+        stream = 7 + len(self.streams)
+        self.streams[stream] = []
+        return 0, stream
 
     def cudaStreamDestroy(self, stream: int) -> tuple[int]:
         del self.streams[stream]
         return (0,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[int]:
+        with self.lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        time.sleep(self.delay_s)
         while self.streams[stream]:
             self.streams[stream].pop(0)()
+        with self.lock:
+            self.waiting -= 1
         return (0,)
 
     def cudaMalloc(self, size: int) -> tuple[int, int | None]:
@@ -136,9 +147,10 @@ class Context:
 TRT = types.SimpleNamespace(TensorIOMode=types.SimpleNamespace(INPUT="input", OUTPUT="output"))
 
 
-def backend(cuda: Cuda, **kinds: str) -> TensorRTBackend:
+def backend(cuda: Cuda, streams: int = 1, **kinds: str) -> TensorRTBackend:
     promised = {"sentence_embedding": "float32"}
-    return TensorRTBackend(TRT, cuda, Engine(cuda, **kinds), promised, {"runtime": "numpy"})
+    facts = {"runtime": "numpy"}
+    return TensorRTBackend(TRT, cuda, Engine(cuda, **kinds), promised, facts, streams)
 
 
 def batch(rows: int, length: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
@@ -157,7 +169,7 @@ def expected(inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("kinds", [{}, {"integer": "INT32"}, {"output": "HALF"}])
 def test_numpy_in_numpy_out(kinds: dict[str, str]) -> None:
     cuda = Cuda()
-    opened = backend(cuda, **kinds)
+    opened = backend(cuda, 1, **kinds)
     for rows, length in [(2, 3), (8, 16), (1, 1), (5, 7)]:
         inputs = batch(rows, length, seed=rows)
         (vectors,) = opened.run(inputs).values()
@@ -198,8 +210,12 @@ def test_device_buffers_grow_and_are_reused_and_freed() -> None:
         opened.run(batch(2, 4))
 
 
-def test_many_threads_take_turns() -> None:
-    opened = backend(Cuda())
+@pytest.mark.parametrize("streams", [1, 2, 3])
+def test_many_threads_share_the_streams(streams: int) -> None:
+    cuda = Cuda()
+    cuda.delay_s = 0.001
+    opened = backend(cuda, streams)
+    assert opened.streams == streams
     wrong: list[int] = []
 
     def work(seed: int) -> None:
@@ -208,12 +224,48 @@ def test_many_threads_take_turns() -> None:
             if not np.array_equal(opened.run(inputs)["sentence_embedding"], expected(inputs)):
                 wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert wrong == []
+    assert cuda.most == len(cuda.streams) == streams
+    opened.close()
+    assert cuda.allocated == {} and cuda.streams == {}
+
+
+def test_a_stream_is_made_when_it_is_needed() -> None:
+    cuda = Cuda()
+    opened = backend(cuda, 4)
+    for _ in range(3):
+        opened.run(batch(2, 4))
+    assert len(cuda.streams) == 1
+
+
+def test_who_waits_for_a_stream_of_a_closed_backend() -> None:
+    cuda = Cuda()
+    cuda.delay_s = 0.3
+    opened = backend(cuda)
+    said: list[str] = []
+
+    def work() -> None:
+        try:
+            opened.run(batch(2, 4))
+            said.append("done")
+        except EdgesslError as err:
+            said.append(str(err))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while cuda.waiting == 0:
+        time.sleep(0.005)
+    opened.close()
+    for thread in threads:
+        thread.join(10)
+    assert set(said) <= {"done", "this session is closed."} and len(said) == 3
+    assert "done" in said and cuda.allocated == {}
 
 
 def test_a_batch_outside_the_profile_says_what_fits_and_spoils_nothing() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgessl import gpu
+from edgessl import cache, gpu
 from edgessl.backend import BuildPlan, RuntimeOptions
 from edgessl.bundle import Manifest
 from edgessl.errors import DeviceMismatch, MissingDependency, RecipeError, Unsupported
@@ -57,9 +57,11 @@ def bundle(directory: Path, **compatibility: Any) -> Manifest:
 
 
 class Opened:
-    def __init__(self, _trt: Any, _cudart: Any, engine: Any, dtypes: Any, facts: Any) -> None:
+    def __init__(
+        self, _trt: Any, _cudart: Any, engine: Any, dtypes: Any, facts: Any, streams: int
+    ) -> None:
         assert engine is not None and dtypes == {"sentence_embedding": "float32"}
-        self.facts = facts
+        self.facts, self.streams = facts, streams
 
     def describe(self) -> dict[str, Any]:
         return dict(self.facts)
@@ -146,6 +148,7 @@ def test_another_engine_is_built_once(
     assert plan.target == "tensorrt" and plan.compute_capabilities == ("8.7",)
     assert plan.profiles["input_ids"] == (LOW, LOW, HIGH) and plan.workspace_mb == 32
     assert [str(path) for path in cached(tmp_path)] == [opened.describe()["engine"]]
+    assert plan.timing is not None and plan.timing.parent == tmp_path / "cache" / "timing"
 
 
 def test_a_bundled_engine_that_does_not_load_is_built_anew(
@@ -162,11 +165,39 @@ def test_a_spoilt_cache_is_built_anew_once(device: Device, tmp_path: Path) -> No
     open_backend(tmp_path, manifest, RuntimeOptions())
     device.broken = {b"built engine 1"}
     open_backend(tmp_path, manifest, RuntimeOptions())
-    assert cached(tmp_path)[0].read_bytes() == b"built engine 2"
+    assert cache.get(cached(tmp_path)[0]) == b"built engine 2"
     device.broken |= {b"built engine 2", b"built engine 3"}
     with pytest.raises(DeviceMismatch, match="does not load .*--target onnx"):
         open_backend(tmp_path, manifest, RuntimeOptions())
     assert len(device.plans) == 3
+
+
+@pytest.mark.parametrize("reason", ["cache=False", "nowhere to write"])
+def test_an_engine_that_is_not_kept(
+    device: Device, tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    manifest = bundle(tmp_path, engine="built on the device")
+    options = RuntimeOptions(cache=reason != "cache=False")
+    if options.cache:
+        (tmp_path / "cache").write_text("in the way")
+    for built in (1, 2):
+        facts = open_backend(tmp_path, manifest, options).describe()
+        assert facts["engine"] == "built for this session"
+        assert device.loaded[-1] == b"built engine %d" % built
+        said = capsys.readouterr().err
+        assert ("cannot be kept" in said and "set EDGESSL_CACHE_DIR" in said) is options.cache
+        assert ("for this session alone" in said) is not options.cache
+    assert [plan.timing is not None for plan in device.plans] == [options.cache] * 2
+
+
+def test_streams_by_mode(device: Device, tmp_path: Path) -> None:
+    for options, streams in [
+        (RuntimeOptions(), 1),
+        (RuntimeOptions(mode="throughput"), 2),
+        (RuntimeOptions(mode="throughput", streams=5), 5),
+    ]:
+        opened = open_backend(tmp_path, bundle(tmp_path), options)
+        assert opened.streams == opened.describe()["streams"] == streams
 
 
 def test_a_gpu_that_tensorrt_does_not_build_for(

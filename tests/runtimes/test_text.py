@@ -14,136 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import (
-    AddedToken,
     Tokenizer,
-    decoders,
-    models,
     normalizers,
-    pre_tokenizers,
     processors,
-    trainers,
 )
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
-from edgessl.errors import BundleError, RecipeError
+from edgessl.errors import BundleError, ItemError, RecipeError
 from edgessl.runtimes.text import TextPreprocessor
 from edgessl.spec import TextSpec
-
-KINDS = ("minilm", "saved_minilm", "bpe", "unigram", "left")
-SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-
-HARD_TEXTS = [
-    "",
-    " ",
-    "\n\t \u3000\u00a0\u200b",
-    "Plain English, with punctuation... and 3.14!",
-    "naïve café — “quotes” ½ ﬁ Ǆ",
-    "e\u0301 n\u0303 Z\u0351\u036b\u0343 a" + "\u0301" * 40,
-    "Ελληνικά ΣΊΣΥΦΟΣ, Русский текст, İstanbul ıI ß ẞ",
-    "中文字符测试。日本語のテキスト、カタカナ ｱｲｳ 한국어 ㅎㅏㄴ",
-    "العربية مَعَ تَشْكِيل עברית \u202eright to left\u202c",
-    "हिन्दी বাংলা தமிழ் ไทย ພາສາລາວ አማርኛ ქართული",
-    "👩‍👩‍👧‍👦 👍🏽 🇩🇪 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️ \ufe0f 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𐍈",
-    "\x00 \x01\x02 a\x07b \x1b[31m \x7f \x85 \ufffd \ufeff \uffff \U0010ffff",
-    "[CLS] [SEP] [MASK] [PAD] [UNK] x[SEP]y [sep]",
-    "<s> </s> <mask> <pad> <unk> x </s>y <S> a <mask>",
-    "a\r\nb\r\nc\u2028d\u2029e",
-    "x" * 500,
-    "word " * 700,
-    "ab " * 3 + "🙂" * 300,
-    "https://example.org/a?b=c&d=e#f user@example.org C:\\path\\file",
-]
-
-
-def _template(tokenizer: Tokenizer) -> Any:
-    ids = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
-    return processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
-
-
-def _bpe(texts: list[str]) -> Tokenizer:
-    """As RoBERTa: bytes, a mask token that takes the space before it, <s> ... </s>."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
-    tokenizer.post_processor = _template(tokenizer)
-    return tokenizer
-
-
-def _unigram(texts: list[str]) -> Tokenizer:
-    """As XLM-R: SentencePiece's Unigram with its visible spaces."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), normalizers.Replace("  ", " ")]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=300,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = _template(tokenizer)
-    return tokenizer
-
-
-def _save(tokenizer: Tokenizer, directory: Path, **options: Any) -> None:
-    wrapped: Any = PreTrainedTokenizerFast
-    wrapped(tokenizer_object=tokenizer, **SPECIAL, **options).save_pretrained(directory)
-
-
-@pytest.fixture(scope="module")
-def tokenizers_root(
-    tmp_path_factory: pytest.TempPathFactory, minilm: Path, sentences: list[str]
-) -> Path:
-    """A folder with one directory for each of KINDS but ``minilm`` itself."""
-    root = tmp_path_factory.mktemp("tokenizers")
-    AutoTokenizer.from_pretrained(minilm).save_pretrained(root / "saved_minilm")
-    for name, tokenizer, options in (
-        ("bpe", _bpe(sentences[:300]), {"mask_token": AddedToken("<mask>", lstrip=True)}),
-        ("unigram", _unigram(sentences[:300]), {}),
-        ("left", _bpe(sentences[:300]), {"padding_side": "left", "truncation_side": "left"}),
-    ):
-        _save(tokenizer, root / name, **options)
-    (root / "minilm").symlink_to(minilm)
-    return root
-
-
-Pair = tuple[Any, TextPreprocessor]
-
-
-@pytest.fixture(scope="module")
-def pairs(tokenizers_root: Path) -> dict[str, Pair]:
-    """transformers' tokenizer and ours, of each kind; 40 tokens at most."""
-    return {
-        kind: (
-            AutoTokenizer.from_pretrained(tokenizers_root / kind),
-            TextPreprocessor.open(tokenizers_root / kind, TextSpec(max_length=40)),
-        )
-        for kind in KINDS
-    }
-
-
-def assert_same(
-    reference: Any, ours: TextPreprocessor, texts: list[str], max_length: int = 40
-) -> None:
-    expected = reference(
-        texts, padding=True, truncation=True, max_length=max_length, return_tensors="np"
-    )
-    actual = ours(texts)
-    assert list(actual) == ["input_ids", "attention_mask"]
-    for name, array in actual.items():
-        assert array.dtype == np.int64
-        np.testing.assert_array_equal(array, expected[name], err_msg=name, strict=True)
+from tests.text_models import HARD_TEXTS, KINDS, Pair, assert_same, edit_config, save_tokenizer
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -283,7 +163,7 @@ def test_encode_then_batch_in_any_order(pairs: dict[str, Pair], sentences: list[
 def test_no_special_tokens_and_no_text_is_no_token(tmp_path: Path, tokenizers_root: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tokenizers_root / "bpe" / "tokenizer.json"))
     tokenizer.post_processor = processors.ByteLevel()
-    _save(tokenizer, tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
     reference = AutoTokenizer.from_pretrained(tmp_path)
     ours = TextPreprocessor.open(tmp_path, TextSpec(40))
     assert_same(reference, ours, ["", "a b c"])
@@ -317,24 +197,30 @@ def test_sequences_of_strings_are_taken(pairs: dict[str, Pair]) -> None:
         (7, "text 1 is int"),
         (("a", "pair"), "text 1 is tuple"),
         (float("nan"), "text 1 is float"),
+        (np.float32(1), "text 1 is float32"),
+        (np.bytes_(b"bytes"), "text 1 is bytes_, not str. Decode it"),
+        (["nested"], "text 1 is list"),
         ("half a \ud83d pair", "text 1 is not valid Unicode"),
     ],
 )
 def test_wrong_item_is_named(pairs: dict[str, Pair], item: Any, says: str) -> None:
-    with pytest.raises(RecipeError, match=says):
+    with pytest.raises(ItemError, match=says) as raised:
         pairs["minilm"][1](["fine", item, "fine"])
+    assert raised.value.index == 1
+    told: list[tuple[int, str]] = []
+    ours = pairs["minilm"][1].encode(
+        ["fine", item, "good"], 20, lambda index, error: told.append((index, str(error)))
+    )
+    assert [ids.tolist() for ids in ours] == [
+        ids.tolist() for ids in pairs["minilm"][1].encode(["fine", "good"])
+    ]
+    assert [index for index, _ in told] == [21] and told[0][1].startswith("text 21 is ")
 
 
 @pytest.mark.parametrize("texts", ["one text", b"one text", None, 7])
 def test_a_text_alone_is_no_list(pairs: dict[str, Pair], texts: Any) -> None:
     with pytest.raises(RecipeError, match=r"Pass a list: \[text\]"):
         pairs["minilm"][1](texts)
-
-
-def edit_config(directory: Path, **changes: Any) -> None:
-    path = directory / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, **changes}), encoding="utf-8")
 
 
 def _halve(path: Path) -> None:

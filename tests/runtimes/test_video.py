@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 from edgessl import image_config
 from edgessl.errors import BundleError, RecipeError
 from edgessl.runtimes.batches import BATCH_CLIPS, InOrder
+from edgessl.runtimes.flow import batches
 from edgessl.runtimes.video import VideoPreprocessor
 from edgessl.spec import VideoSpec
 
@@ -130,13 +131,13 @@ def test_every_kind_of_clip(ours: VideoPreprocessor, tmp_path: Path) -> None:
 def test_batches_in_order(ours: VideoPreprocessor) -> None:
     videos = [clip(5, seed=seed) for seed in range(BATCH_CLIPS + 2)]
     feeder = InOrder(ours, "pixel_values_videos", BATCH_CLIPS)
-    found = list(feeder.batches(videos))
+    found = list(batches(feeder, videos))
     assert [rows for rows, _ in found] == [[0, 1, 2, 3], [4, 5]]
     together = np.concatenate([inputs["pixel_values_videos"] for _, inputs in found])
     np.testing.assert_array_equal(together, ours(videos))
     videos[5] = clip(0)
     with pytest.raises(RecipeError, match="video 5 has no frames"):
-        list(feeder.batches(videos))
+        list(batches(feeder, videos))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_batches_in_order(ours: VideoPreprocessor) -> None:
         (clip(0), "video 1 has no frames"),
         ([], "video 1 has no frames"),
         (clip(4)[0], r"video 1 has shape \(30, 41, 3\); it should be \(frames, H, W, 3\)"),
-        (clip(4) / 255.0, "video 1: image 0 is a float64 array"),
+        (clip(4) * 1.0, "video 1: image 0 has floating-point pixels"),
         ([*clip(3), b"no image"], "video 1: image 3 is not an image that Pillow can read"),
         ([*clip(3), None], "video 1: image 3 is of type NoneType"),
         (["nowhere.png"], r"video 1: image 0 \('nowhere.png'\) cannot be read: No such file"),
