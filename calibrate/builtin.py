@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgessl.calibrate import data, media
+from edgessl.calibrate import data
+from edgessl.rows.media import NAMES
 from edgessl.spec import Task
 
 # What is made at most: more of the same kind would teach nothing and take memory and time.
@@ -40,7 +41,7 @@ def beside(chosen: data.Calibration, task: Task, samples: int, seed: int) -> dat
     own = builtin(task, samples, seed)
     made = data.of([*chosen.items, *own.items], f"{chosen.source} + built-in", chosen.available)
     note = (
-        f"few calibration {media.NAMES[task]} ({len(chosen.items)}): {len(own.items)} of edgessl's "
+        f"few calibration {NAMES[task]} ({len(chosen.items)}): {len(own.items)} of edgessl's "
         f"own were taken besides. From {FEW} on yours are taken alone"
     )
     return replace(
@@ -60,7 +61,7 @@ def builtin(task: Task, samples: int, seed: int) -> data.Calibration:
     ``(16, H, W, 3)``. What is made may differ in a last bit between versions of numpy.
     """
     cost = _COSTS.get(task, "")
-    made = "texts" if task == "text" else f"synthetic {media.NAMES[task]}"
+    made = "texts" if task == "text" else f"synthetic {NAMES[task]}"
     note = (
         f"no --calibration was given: the ranges of int8 come from edgessl's own {made}, which "
         f"know nothing of your data. A few hundred real inputs of your own are better{cost}: "

@@ -9,17 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from edgessl.calibrate import draw, media, readers, tables
-from edgessl.calibrate.rows import MOST_UNUSABLE, Bad, Rows
+from edgessl.calibrate import draw, media
 from edgessl.errors import RecipeError
-from edgessl.image_config import IMAGE_SUFFIXES
+from edgessl.rows import media as rows_media
+from edgessl.rows import plain, readers, tables
+from edgessl.rows.base import MOST_UNUSABLE, Bad, Rows
 from edgessl.spec import Task
 
-_NO_TEXT = IMAGE_SUFFIXES | {".wav", ".npy", ".npz", ".pt", ".pkl", ".pdf", ".docx", ".xlsx"}
-_TEXT = (
-    "a text encoder needs a text file with a text a line, or a table with a column of texts "
-    "(.csv, .tsv, .jsonl, .json, .parquet, or a folder that datasets wrote)"
-)
 _LOOKED_AT = 1000  # lines that decide whether labels are mixed in
 _LABELLED = {  # what is found in nearly every line -> what to do
     r"^__label__\S+\s|\s__label__\S+$": "remove the __label__ words",
@@ -85,7 +81,7 @@ def load(path: Path, task: Task, samples: int, seed: int, column: str | None = N
         MissingDependency: Parquet or Arrow without pyarrow.
     """
     _check(path, samples)
-    files = media.in_folder(path, task) if task != "text" and path.is_dir() else []
+    files = rows_media.in_folder(path, task) if task != "text" and path.is_dir() else []
     # Beside images or recordings a table is about them; only what datasets saved is the data.
     table = None if task == "video" or (files and not tables.saved(path)) else tables.find(path)
     if table is None and column:
@@ -93,7 +89,8 @@ def load(path: Path, task: Task, samples: int, seed: int, column: str | None = N
             f"--calibration-column {column!r} is for tables, and {str(path)!r} is none "
             f"({', '.join(tables.SUFFIXES)}, or a folder of them)."
         )
-    names = tables.choose(table.rows.columns, task, column, path) if table else []
+    flag = "--calibration-column"
+    names = tables.choose(table.rows.columns, task, column, path, flag) if table else []
     notes: list[str] = []
     if table is None:
         drawn, notes = _without_table(path, task, files, samples, seed)
@@ -128,13 +125,7 @@ def of(items: list[Any], source: str, available: int) -> Calibration:
 def _check(path: Path, samples: int) -> None:
     if samples < 1:
         raise RecipeError(f"calibration samples must be at least 1, not {samples}.")
-    if not path.exists():
-        raise RecipeError(f"calibration data {str(path)!r}: no such file or folder.")
-    if not path.is_dir() and not path.is_file():
-        raise RecipeError(
-            f"calibration data {str(path)!r} is a pipe or a device, and edgessl reads it twice. "
-            "Write it to a file first."
-        )
+    plain.check_there(path)
 
 
 def _without_table(
@@ -142,19 +133,15 @@ def _without_table(
 ) -> tuple[draw.Drawn, list[str]]:
     suffix = path.suffix.lower()
     if task == "text":
-        if path.is_dir():
-            raise RecipeError(f"calibration data {str(path)!r} is a folder; {_TEXT}.")
-        if suffix in _NO_TEXT:
-            raise RecipeError(f"calibration data {str(path)!r} is a {suffix}; {_TEXT}.")
-        rows = readers.text_lines(path)
+        rows = plain.texts(path)
         return draw.texts(rows, [readers.LINE], samples, seed), _labels(rows)
     if path.is_dir():
         if not files:
-            raise media.nothing_in(path, task)
+            raise rows_media.nothing_in(path, task)
         return media.from_folder(path, files, task, samples, seed), []
     if suffix in (".npy", ".npz"):
         return media.from_array(path, task, samples, seed), []
-    raise RecipeError(f"calibration data {str(path)!r}: {media.wanted(task)}.")
+    raise RecipeError(f"calibration data {str(path)!r}: {rows_media.wanted(task)}.")
 
 
 def _labels(rows: Rows) -> list[str]:
@@ -178,7 +165,7 @@ def _labels(rows: Rows) -> list[str]:
 def _check_enough(drawn: draw.Drawn, path: Path, task: Task) -> None:
     tally = drawn.tally
     if tally.bad and tally.too_many:
-        tried, unit = tally.bad + tally.good, "rows" if task == "text" else media.NAMES[task]
+        tried, unit = tally.bad + tally.good, "rows" if task == "text" else rows_media.NAMES[task]
         more = ", ..." if tally.bad > 3 else ""
         raise RecipeError(
             f"calibration data {str(path)!r}: {tally.bad} of {tried} {unit} tried "
@@ -186,26 +173,26 @@ def _check_enough(drawn: draw.Drawn, path: Path, task: Task) -> None:
             f"{', '.join(map(str, tally.named[:3]))}{more}. Remove or repair them."
         )
     if not drawn.items:
-        raise RecipeError(f"calibration data {str(path)!r} holds no {media.NAMES[task]}.")
+        raise RecipeError(f"calibration data {str(path)!r} holds no {rows_media.NAMES[task]}.")
 
 
 def _notes(drawn: draw.Drawn, task: Task, samples: int) -> list[str]:
     notes, tally, count = [], drawn.tally, len(drawn.items)
     if tally.bad:
         named = ", ".join(map(str, tally.named[:3])) + (", ..." if tally.bad > 3 else "")
-        unit = "rows" if task == "text" else media.NAMES[task]
+        unit = "rows" if task == "text" else rows_media.NAMES[task]
         notes.append(
             f"left out {tally.bad} of {tally.bad + tally.good} {unit} tried, which cannot be used: "
             f"{named}"
         )
     if count == 1:
         notes.append(
-            f"there is one {media.NAMES[task][:-1]} to calibrate on: what others need beyond its "
+            f"there is one {rows_media.NAMES[task][:-1]} to calibrate on: what others need beyond its "
             "range is cut off. A few hundred are better"
         )
     elif count < samples:
         notes.append(
-            f"there are {count} distinct {media.NAMES[task]}, not {samples}; took them all"
+            f"there are {count} distinct {rows_media.NAMES[task]}, not {samples}; took them all"
         )
     return notes
 

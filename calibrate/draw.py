@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgessl.calibrate.rows import MOST_UNUSABLE, Bad, Rows, Tally
 from edgessl.errors import RecipeError
+from edgessl.rows.base import MOST_UNUSABLE, Bad, Rows, Tally
+from edgessl.rows.encoding import clean_text
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,8 @@ def texts(rows: Rows, names: list[str], samples: int, seed: int) -> Drawn:
 
 def _clean(value: object) -> str | Bad:
     """The text without the space around it; nothing for a null."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return Bad("", f"{type(value).__name__}, not a text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return Bad("", "half a surrogate pair")
-    return value.strip()
+    text = clean_text("" if value is None else value)
+    return text if isinstance(text, Bad) else text.strip()
 
 
 def _spread(tickets: Any, lengths: Any, samples: int) -> list[int]:

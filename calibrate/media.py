@@ -1,4 +1,4 @@
-"""Images, recordings and videos: found in folders, tables and arrays, and whether they can be read."""
+"""Which images, recordings and videos are drawn, and whether they can be read."""
 
 from __future__ import annotations
 
@@ -6,101 +6,21 @@ import io
 import os
 import warnings
 import wave
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgessl.calibrate import draw, tables
-from edgessl.calibrate.rows import Bad, Rows, unreadable
+from edgessl.calibrate import draw
 from edgessl.errors import RecipeError
 from edgessl.image_config import IMAGE_SUFFIXES
+from edgessl.rows.base import Rows
+from edgessl.rows.media import NAMES, cell, open_array
 from edgessl.spec import Task
 
 _CHUNK = 64 << 20  # bytes of an array that are checked at once
-
-
-@dataclass(frozen=True)
-class _Arrays:
-    """What an .npy or .npz holds."""
-
-    dtypes: tuple[str, ...]
-    axes: str  # of its shape, as a message says it; the last is 3 where there are colours
-
-    @property
-    def dimensions(self) -> int:
-        return self.axes.count(",") + 1
-
-    def fits(self, array: npt.NDArray[Any]) -> bool:
-        colours = self.axes.endswith("3")
-        return (
-            str(array.dtype) in self.dtypes
-            and array.ndim == self.dimensions
-            and (not colours or array.shape[-1] == 3)
-        )
-
-    def conversion(self, array: npt.NDArray[Any]) -> str:
-        """How to make what it should be, where that is plain."""
-        if self.axes.endswith("3") and array.ndim == self.dimensions - 1:
-            return " Grey becomes RGB: np.repeat(array[..., None], 3, axis=-1)."
-        if array.ndim != self.dimensions:
-            return ""
-        if self.axes.endswith("3") and array.shape[-1] != 3:
-            last = array.ndim - 1
-            order = (*range(last - 2), last - 1, last, last - 2)
-            turn = f" Colours go last: array.transpose{order}." if array.shape[-3] == 3 else ""
-            return turn or (" Drop alpha: array[..., :3]." if array.shape[-1] == 4 else "")
-        if "float32" in self.dtypes:
-            return " Convert it: array.astype('float32'), -1 to 1."
-        if array.dtype == bool:
-            return " Convert it: array.astype('uint8') * 255."
-        if np.issubdtype(array.dtype, np.floating):
-            return " Of 0 to 1, convert it: (array * 255).round().astype('uint8')."
-        return " Of 0 to 255, convert it: array.astype('uint8')."
-
-    def __str__(self) -> str:
-        return f"{' or '.join(self.dtypes)} ({self.axes})"
-
-
-_ARRAYS = {
-    "image": _Arrays(("uint8",), "n, height, width, 3"),
-    "audio": _Arrays(("float32", "int16"), "n, samples"),
-    "video": _Arrays(("uint8",), "n, frames, height, width, 3"),
-}
-_FOLDERS = {
-    "image": "an image encoder needs a folder of images",
-    "audio": "an audio encoder needs a folder of .wav files",
-    "video": "a video encoder needs a folder of folders of frames",
-}
-NAMES = {"text": "texts", "image": "images", "audio": "recordings", "video": "videos"}
-
-
-def wanted(task: Task) -> str:
-    """What a user can give, for a message."""
-    tables_too = "" if task == "video" else ", a table with a column of them"
-    return f"{_FOLDERS[task]}, or an .npy/.npz of {_ARRAYS[task]}{tables_too}"
-
-
-def in_folder(path: Path, task: Task) -> list[str]:
-    """Relative names of the images, .wav files, or folders that hold frames, below *path*."""
-    suffixes = {".wav"} if task == "audio" else IMAGE_SUFFIXES
-    files = (PurePosixPath(name) for name in tables.visible_files(path))
-    found = (file for file in files if file.suffix.lower() in suffixes)
-    return sorted({str(file.parent if task == "video" else file) for file in found})
-
-
-def nothing_in(path: Path, task: Task) -> RecipeError:
-    """Says what the folder holds instead."""
-    kinds = Counter(os.path.splitext(name)[1].lower() for name in tables.visible_files(path))
-    held = ", ".join(f"{count} {kind or 'without suffix'}" for kind, count in kinds.most_common(4))
-    return RecipeError(
-        f"calibration data {str(path)!r} holds no {NAMES[task]}, but "
-        f"{f'files: {held}' if held else 'no files at all'}; {wanted(task)}."
-    )
 
 
 def from_folder(path: Path, names: list[str], task: Task, samples: int, seed: int) -> draw.Drawn:
@@ -114,20 +34,11 @@ def from_rows(
 ) -> draw.Drawn:
     def items(count: int) -> Iterator[tuple[str, Any]]:
         for name, value in draw.fetched(rows, columns, count, samples, seed):
-            item = _cell(value, folder)
+            item = cell(value, folder)
             yield f"{name}, {item}" if isinstance(item, Path) else name, item
 
     count = rows.count()
     return draw.distinct(items(count), count, samples, _checks(task), contents)
-
-
-def _cell(value: Any, folder: Path) -> Any:
-    """Encoded bytes or a path, of what a table has: that, or ``{bytes, path}``."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, str) and value.strip():
-        return folder / value
-    return value if isinstance(value, (bytes, Bad)) else Bad("", "empty")
 
 
 def from_array(path: Path, task: Task, samples: int, seed: int) -> draw.Drawn:
@@ -136,44 +47,12 @@ def from_array(path: Path, task: Task, samples: int, seed: int) -> draw.Drawn:
     Raises:
         RecipeError: not such a file, of another type or shape, or with NaN or infinity in it.
     """
-    array = _read(path)
-    expected = _ARRAYS[task]
-    if not expected.fits(array):
-        raise RecipeError(
-            f"calibration data {str(path)!r} is {array.dtype} {array.shape}; it should be "
-            f"{expected}.{expected.conversion(array)}"
-        )
-    if not array.size and len(array):
-        raise RecipeError(f"calibration data {str(path)!r} is {array.shape}: its items are empty.")
+    array = open_array(path, task)
     if np.issubdtype(array.dtype, np.floating):
         _check_finite(array, path, task)
     order = draw.shuffled(len(array), seed)
     candidates = ((f"item {row}", np.array(array[int(row)])) for row in order)
     return draw.distinct(candidates, len(array), samples, lambda item: None, contents)
-
-
-def _read(path: Path) -> npt.NDArray[Any]:
-    try:
-        with path.open("rb") as stream:
-            if stream.read(6) != b"\x93NUMPY":
-                stream.seek(0)
-                with np.load(stream, allow_pickle=False) as archive:
-                    return np.asarray(archive[_only(archive.files, path)])
-        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped
-    except RecipeError:
-        raise
-    except Exception as err:  # zipfile, zlib and numpy raise a dozen unrelated types
-        raise unreadable(path, err) from err
-
-
-def _only(names: list[str], path: Path) -> str:
-    if len(names) != 1:
-        raise RecipeError(
-            f"calibration data {str(path)!r} holds {len(names)} arrays ({', '.join(names[:5])}); "
-            "it should hold one."
-        )
-    return names[0]
 
 
 def _check_finite(array: npt.NDArray[Any], path: Path, task: Task) -> None:

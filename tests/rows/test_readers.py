@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgessl.calibrate import data, readers, tables
+from edgessl.calibrate import data
 from edgessl.errors import RecipeError
+from edgessl.rows import readers, tables
+from edgessl.rows.encoding import clean_text
 
 TEXTS = [f"text number {number}" for number in range(30)]
 AWKWARD = ['say "no"', "a, b; c", "two\nlines", "Zürich 🙂", "tab\there", "'", '"']
@@ -201,7 +203,7 @@ def test_which_column_is_taken(columns: str, chosen: list[str] | None) -> None:
     if chosen:
         assert tables.choose(kinds, "text", None, Path("t")) == chosen
         return
-    with pytest.raises(RecipeError, match="--calibration-column"):
+    with pytest.raises(RecipeError, match="say which: --column "):
         tables.choose(kinds, "text", None, Path("t"))
 
 
@@ -268,3 +270,41 @@ def test_files_of_a_folder_with_different_columns(tmp_path: Path) -> None:
     write(tmp_path / "c.csv", "body,price\nb,1\n")
     with pytest.raises(RecipeError, match="has no column of texts"):
         drawn(tmp_path)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 6), min_size=1, max_size=5),
+    start=st.integers(0, 25),
+)
+@settings(deadline=None, max_examples=40)
+def test_rows_from_a_number_on(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], start: int
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    expected = []
+    for number, size in enumerate(sizes):
+        texts = [f"{number}-{row}" for row in range(size)]
+        write(folder / f"{number}.jsonl", "".join(f"{json.dumps(text)}\n" for text in texts))
+        expected += texts
+    if not expected:
+        return
+    table = tables.find(folder, every=True)
+    assert table is not None
+    found = list(table.rows.take(["text"], start=start))
+    assert found == [(row, [text]) for row, text in enumerate(expected)][start:]
+
+
+def test_every_split_where_every_row_counts(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", '"a"\n')
+    write(tmp_path / "test.jsonl", '"b"\n')
+    table = tables.find(tmp_path, every=True)
+    assert table is not None and table.notes == ()
+    assert [values for _, values in table.rows.take(["text"])] == [["b"], ["a"]]
+
+
+def test_lenient_reading_names_the_row(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"text,n\ncaf\xe9,1\nfine,2\n")
+    table = tables.find(tmp_path / "t.csv", every=True)
+    assert table is not None
+    values = [row[0] for _, row in table.rows.take(["text"]) if isinstance(row, list)]
+    assert [str(clean_text(value)) for value in values] == [" (not UTF-8)", "fine"]

@@ -1,4 +1,4 @@
-"""What every table of calibration data looks like, whatever file it is in."""
+"""What every table looks like, whatever file it is in."""
 
 from __future__ import annotations
 
@@ -54,11 +54,14 @@ class Rows(Protocol):
     def count(self) -> int:
         """How many rows there are, unusable ones among them."""
 
+    def estimate(self) -> int | None:
+        """About how many rows there are, found quickly; None where only reading would tell."""
+
     def take(
-        self, names: Sequence[str], wanted: Sequence[int] | None = None
+        self, names: Sequence[str], wanted: Sequence[int] | None = None, start: int = 0
     ) -> Iterator[tuple[int, list[Any] | Bad]]:
-        """Row number and values of the columns *names*, of every row or of those *wanted*
-        (ascending)."""
+        """Row number and values of the columns *names*, of every row from *start* on, or of those
+        *wanted* (ascending)."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,13 @@ class Chained:
     def count(self) -> int:
         return sum(part.count() for part in self.files.values())
 
+    def estimate(self) -> int | None:
+        sizes = [part.estimate() for part in self.files.values()]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
     def take(
-        self, names: Sequence[str], wanted: Sequence[int] | None = None
+        self, names: Sequence[str], wanted: Sequence[int] | None = None, start: int = 0
     ) -> Iterator[tuple[int, list[Any] | Bad]]:
         before = 0
         for name, part in self.files.items():
@@ -87,7 +95,13 @@ class Chained:
             if wanted is not None:
                 size = part.count()
                 here = [row - before for row in wanted if before <= row < before + size]
-            for number, values in part.take(names, here) if here != [] else ():
+            elif start > before:
+                size = part.count()
+                if before + size <= start:
+                    before += size
+                    continue
+            found = part.take(names, here, max(start - before, 0)) if here != [] else ()
+            for number, values in found:
                 if isinstance(values, Bad):
                     values = Bad(f"{name}, {values.where}", values.reason, values.weight)
                 yield before + number, values
@@ -96,4 +110,4 @@ class Chained:
 
 
 def unreadable(path: object, reason: object) -> RecipeError:
-    return RecipeError(f"calibration data {str(path)!r} cannot be read: {str(reason).rstrip('.')}.")
+    return RecipeError(f"data {str(path)!r} cannot be read: {str(reason).rstrip('.')}.")

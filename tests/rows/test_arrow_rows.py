@@ -247,5 +247,7 @@ def test_a_selection_of_rows_by_an_old_datasets(tmp_path: Path) -> None:
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(reviews(), tmp_path / "t.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependency, match=r"reading t.parquet needs pyarrow.*edgessl\[compr"):
+    with pytest.raises(
+        MissingDependency, match=r"reading t.parquet needs pyarrow.*edgessl\[parquet"
+    ):
         data.load(tmp_path / "t.parquet", "text", 5, seed=0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgessl.calibrate.rows import MEDIA, TEXT, Bad, unreadable
 from edgessl.errors import RecipeError, first_line, require
+from edgessl.rows.base import MEDIA, TEXT, Bad, unreadable
 
 _FILE_MAGIC = b"ARROW1"  # what an Arrow file begins with; an Arrow stream does not
 _Group = tuple[int, Callable[[list[str]], Iterable[Any]]]  # rows, and its record batches
@@ -26,23 +27,26 @@ class ArrowRows:
     def count(self) -> int:
         return sum(size for size, _ in self._guarded(self.groups()))
 
+    def estimate(self) -> int | None:
+        return self.count()
+
     def take(
-        self, names: Sequence[str], wanted: Sequence[int] | None = None
+        self, names: Sequence[str], wanted: Sequence[int] | None = None, start: int = 0
     ) -> Iterator[tuple[int, list[Any] | Bad]]:
-        return self._guarded(self._take(list(names), wanted))
+        rows = range(start, sys.maxsize) if wanted is None else wanted
+        return self._guarded(self._take(list(names), rows))
 
     def _take(
-        self, names: list[str], wanted: Sequence[int] | None
+        self, names: list[str], wanted: Sequence[int]
     ) -> Iterator[tuple[int, list[Any] | Bad]]:
         before = 0
         for size, batches in self.groups():
-            if wanted is None or _within(wanted, before, before + size):
+            if _within(wanted, before, before + size):
                 start = before
                 for batch in batches(names):
                     columns = [batch.column(name) for name in names]
                     end = start + batch.num_rows
-                    numbers = range(start, end) if wanted is None else _within(wanted, start, end)
-                    for number in numbers:
+                    for number in _within(wanted, start, end):
                         yield number, [column[number - start].as_py() for column in columns]
                     start = end
             before += size
@@ -64,14 +68,14 @@ def open_rows(path: Path) -> ArrowRows:
         RecipeError: not such a file, or damaged.
     """
     purpose = f"reading {path.name}"
-    pyarrow = require("pyarrow", "compress", purpose)
+    pyarrow = require("pyarrow", "parquet", purpose)
     try:
         if path.suffix.lower() == ".parquet":
-            parquet = require("pyarrow.parquet", "compress", purpose)
+            parquet = require("pyarrow.parquet", "parquet", purpose)
             with parquet.ParquetFile(path) as file:
                 schema = file.schema_arrow
             return ArrowRows(path, _columns(pyarrow, schema), lambda: _parquet(parquet, path))
-        ipc = require("pyarrow.ipc", "compress", purpose)
+        ipc = require("pyarrow.ipc", "parquet", purpose)
         with pyarrow.memory_map(str(path)) as source, _reader(ipc, source) as reader:
             schema = reader.schema
         return ArrowRows(path, _columns(pyarrow, schema), lambda: _arrow(pyarrow, ipc, path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import re
@@ -11,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from edgessl.calibrate.rows import TEXT, Bad
 from edgessl.errors import RecipeError
+from edgessl.rows.base import TEXT, Bad
+from edgessl.rows.encoding import opened
 
 LINE = "line"  # the one column of a plain text file
 _HEAD = 1000  # rows that decide what a column holds
@@ -31,15 +31,22 @@ class Streamed:
 
     columns: Mapping[str, str]
     read: Callable[[Sequence[str]], Iterator[list[Any] | Bad]]
+    lines: Path | None = None  # the file, where most rows are a line of it
 
     def count(self) -> int:
         return sum(1 for _ in self.read(()))
 
+    def estimate(self) -> int | None:
+        if self.lines is None:
+            return None
+        with self.lines.open("rb") as stream:
+            return sum(piece.count(b"\n") for piece in iter(lambda: stream.read(_CHUNK), b""))
+
     def take(
-        self, names: Sequence[str], wanted: Sequence[int] | None = None
+        self, names: Sequence[str], wanted: Sequence[int] | None = None, start: int = 0
     ) -> Iterator[tuple[int, list[Any] | Bad]]:
         if wanted is None:
-            yield from enumerate(self.read(names))
+            yield from islice(enumerate(self.read(names)), start, None)
             return
         left = iter(wanted)
         following = next(left, None)
@@ -51,18 +58,22 @@ class Streamed:
                 following = next(left, None)
 
 
-def text_lines(path: Path) -> Streamed:
-    """A UTF-8 file with a text a line."""
+def text_lines(path: Path, lenient: bool = False) -> Streamed:
+    """A UTF-8 file with a text a line.
+
+    *lenient*, here and below: bytes that are not UTF-8 become lone surrogates, which
+    ``clean_text`` names, instead of ending the whole file.
+    """
 
     def read(_: Sequence[str]) -> Iterator[list[Any] | Bad]:
-        with _opened(path) as stream:
+        with opened(path, lenient=lenient) as stream:
             for line in stream:
-                yield [line]
+                yield [line.rstrip("\n")]
 
-    return Streamed({LINE: TEXT}, read)
+    return Streamed({LINE: TEXT}, read, path)
 
 
-def delimited(path: Path) -> tuple[Streamed, tuple[str, ...]]:
+def delimited(path: Path, lenient: bool = False) -> tuple[Streamed, tuple[str, ...]]:
     """A CSV or TSV file, and notes about it.
 
     CSV: quoted as RFC 4180 has it; the separator is the commonest of ``, ; | TAB`` in the first
@@ -70,14 +81,14 @@ def delimited(path: Path) -> tuple[Streamed, tuple[str, ...]]:
     line with a number in it is no header: the columns are then called 1, 2, ...
     """
     tabs = path.suffix.lower() in (".tsv", ".tab")
-    with _opened(path) as stream:
+    with opened(path, lenient=lenient) as stream:
         counts = Counter(character for character in stream.readline() if character in ",;|\t")
     delimiter = "\t" if tabs or not counts else counts.most_common(1)[0][0]
     if not tabs and not counts:
         delimiter = ","
 
     def records() -> Iterator[tuple[int, list[str]] | Bad]:
-        with _opened(path, newline="") as stream:
+        with opened(path, newline="", lenient=lenient) as stream:
             reader = (
                 csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE)
                 if tabs
@@ -101,7 +112,7 @@ def delimited(path: Path) -> tuple[Streamed, tuple[str, ...]]:
     if first is None:
         return Streamed({}, lambda names: iter(())), ()
     if isinstance(first, Bad):
-        raise RecipeError(f"calibration data {str(path)!r}: its header cannot be read: {first}.")
+        raise RecipeError(f"data {str(path)!r}: its header cannot be read: {first}.")
     header = [cell.strip() for cell in first[1]]
     headless = _looks_like_data(header)
     notes: tuple[str, ...] = ()
@@ -124,20 +135,23 @@ def delimited(path: Path) -> tuple[Streamed, tuple[str, ...]]:
     columns = {
         name: _held([row[place].strip() for row in head]) for place, name in enumerate(header)
     }
-    return Streamed(columns, read), notes
+    return Streamed(columns, read, path), notes
 
 
-def json_records(path: Path) -> Streamed:
+def json_records(path: Path, lenient: bool = False) -> Streamed:
     """A .jsonl file, or a .json file with a list: of objects, or of texts.
 
     A .json file that holds JSON Lines is read as such.
     """
-    with _opened(path) as stream:
+    with opened(path, lenient=lenient) as stream:
         listed = path.suffix.lower() == ".json" and stream.read(_CHUNK).lstrip()[:1] == "["
-    source = _list_records if listed else _line_records
+    kind = _list_records if listed else _line_records
+
+    def source() -> Iterator[tuple[str, Any]]:
+        return kind(path, lenient)
 
     def read(names: Sequence[str]) -> Iterator[list[Any] | Bad]:
-        for where, record in source(path):
+        for where, record in source():
             if isinstance(record, str):
                 record = {TEXT: record}
             if isinstance(record, Bad):
@@ -149,14 +163,14 @@ def json_records(path: Path) -> Streamed:
             else:
                 yield [record[name] for name in names]
 
-    return Streamed(_kinds(path, source), read)
+    return Streamed(_kinds(path, source), read, None if listed else path)
 
 
-def _kinds(path: Path, source: Callable[[Path], Iterator[tuple[str, Any]]]) -> dict[str, str]:
+def _kinds(path: Path, source: Callable[[], Iterator[tuple[str, Any]]]) -> dict[str, str]:
     """What each key of the first records holds most often."""
     seen: dict[str, Counter[str]] = {}
     first = None
-    for _, record in islice(source(path), _HEAD):
+    for _, record in islice(source(), _HEAD):
         first = first if first is not None else record
         if isinstance(record, str):
             record = {TEXT: record}
@@ -167,7 +181,7 @@ def _kinds(path: Path, source: Callable[[Path], Iterator[tuple[str, Any]]]) -> d
     if not seen and first is not None:
         found = str(first) if isinstance(first, Bad) else f"it holds {_called(first)}"
         raise RecipeError(
-            f"calibration data {str(path)!r} is neither a JSON list of texts or objects nor JSON "
+            f"data {str(path)!r} is neither a JSON list of texts or objects nor JSON "
             f"Lines with an object a line: {found}."
         )
     return {
@@ -175,8 +189,8 @@ def _kinds(path: Path, source: Callable[[Path], Iterator[tuple[str, Any]]]) -> d
     }
 
 
-def _line_records(path: Path) -> Iterator[tuple[str, Any]]:
-    with _opened(path) as stream:
+def _line_records(path: Path, lenient: bool = False) -> Iterator[tuple[str, Any]]:
+    with opened(path, lenient=lenient) as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
@@ -187,10 +201,10 @@ def _line_records(path: Path) -> Iterator[tuple[str, Any]]:
                 yield where, Bad(where, "not JSON")
 
 
-def _list_records(path: Path) -> Iterator[tuple[str, Any]]:
+def _list_records(path: Path, lenient: bool = False) -> Iterator[tuple[str, Any]]:
     """The elements of a JSON list, of which only a chunk is in memory."""
     decode = json.JSONDecoder().raw_decode
-    with _opened(path) as stream:
+    with opened(path, lenient=lenient) as stream:
         text, grow, number = stream.read(_CHUNK), _CHUNK, 0
         at = text.index("[") + 1
         while True:
@@ -209,7 +223,7 @@ def _list_records(path: Path) -> Iterator[tuple[str, Any]]:
             chunk = stream.read(grow)
             if not chunk or len(text) - at > _LARGEST:
                 raise RecipeError(
-                    f"calibration data {str(path)!r} is not a whole JSON list: item {number + 1} "
+                    f"data {str(path)!r} is not a whole JSON list: item {number + 1} "
                     "is damaged, or the end is missing."
                 )
             text, at, grow = text[at:] + chunk, 0, 2 * grow
@@ -253,34 +267,3 @@ def _unquoted(cell: str) -> str:
     if len(cell) > 1 and cell[0] == cell[-1] == '"':
         return cell[1:-1].replace('""', '"')
     return cell
-
-
-@contextlib.contextmanager
-def _opened(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as stream:
-            yield stream
-    except UnicodeDecodeError as err:
-        raise RecipeError(_not_utf8(path)) from err
-    except OSError as err:
-        raise RecipeError(f"calibration data {str(path)!r}: {err.strerror or err}.") from err
-
-
-def _not_utf8(path: Path) -> str:
-    """Where, counted in bytes from the file's start, and what to do."""
-    start, encoding = 0, "ITS-ENCODING"
-    with path.open("rb") as stream:
-        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            encoding = "UTF-16"
-        stream.seek(0)
-        for line in stream:  # no UTF-8 character has a newline in it
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as err:
-                start += err.start
-                break
-            start += len(line)
-    return (
-        f"calibration data {str(path)!r} is not UTF-8 text (byte {start}). Convert it: "
-        f"iconv -f {encoding} -t UTF-8 {path.name} > utf8.txt"
-    )

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgessl.calibrate import arrow_rows, readers
-from edgessl.calibrate.rows import MEDIA, TEXT, Chained, Rows, unreadable
 from edgessl.errors import RecipeError, nearest
+from edgessl.rows import arrow_rows, readers
+from edgessl.rows.base import MEDIA, TEXT, Chained, Rows, unreadable
 from edgessl.spec import Task
 
 # In this order: the first that a folder has is what it is read as.
@@ -45,8 +45,11 @@ def saved(path: Path) -> bool:
     return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def find(path: Path) -> Table | None:
+def find(path: Path, every: bool = False) -> Table | None:
     """The table that *path* is: a file, or a folder as ``datasets`` or the hub lays it out.
+
+    Of several splits the training one; with *every* all of them, and rows that are not UTF-8 are
+    kept, to be named one by one.
 
     Returns:
         None where there is no table.
@@ -57,11 +60,13 @@ def find(path: Path) -> Table | None:
     """
     if path.is_file() and path.suffix.lower() in PACKED:
         tool = PACKED[path.suffix.lower()]
-        raise RecipeError(f"calibration data {str(path)!r} is compressed; unpack it: {tool} {path}")
+        raise RecipeError(f"data {str(path)!r} is compressed; unpack it: {tool} {path}")
     if not path.is_dir():
-        return _open([path], path.parent) if path.suffix.lower() in SUFFIXES else None
+        return _open([path], path.parent, every) if path.suffix.lower() in SUFFIXES else None
     if (path / "dataset_dict.json").is_file():
         splits = _listed(path / "dataset_dict.json", "splits")
+        if every:
+            return _open([file for split in splits for file in _data_files(path / split)], path)
         split = _best(splits) if splits else ""
         if not (path / split / "state.json").is_file():
             raise unreadable(path, f"its split {split!r} is missing")
@@ -73,11 +78,20 @@ def find(path: Path) -> Table | None:
         return replace(found, split=split, notes=notes + found.notes)
     if (path / "state.json").is_file():
         return _saved(path)
-    return _hub(path)
+    return _hub(path, every)
 
 
-def choose(columns: Mapping[str, str], task: Task, asked: str | None, path: Path) -> list[str]:
-    """Names of the columns to take from a table with *columns* (name -> kind).
+def choose(
+    columns: Mapping[str, str],
+    task: Task,
+    asked: str | None,
+    path: Path,
+    option: str = "--column",
+    single: bool = False,
+) -> list[str]:
+    """Names of the columns to take from a table with *columns* (name -> kind); one if *single*.
+
+    *option* is what messages tell the user to give.
 
     Raises:
         RecipeError: *asked* is not there or holds something else, or nothing says which to take.
@@ -85,9 +99,10 @@ def choose(columns: Mapping[str, str], task: Task, asked: str | None, path: Path
     texts = [name for name, kind in columns.items() if kind == TEXT]
     media = [name for name, kind in columns.items() if kind == MEDIA]
     usable = texts if task == "text" else media + texts
-    where, has = f"calibration data {str(path)!r}", ", ".join(columns) or "no columns"
+    where, has = f"data {str(path)!r}", ", ".join(columns) or "no columns"
     if asked:
-        names = [asked] if asked in columns else [name.strip() for name in asked.split(",")]
+        whole = single or asked in columns
+        names = [asked] if whole else [name.strip() for name in asked.split(",")]
         for name in names:
             if name not in columns:
                 hint = nearest(name, columns)
@@ -108,12 +123,13 @@ def choose(columns: Mapping[str, str], task: Task, asked: str | None, path: Path
     for name in _TEXTS if task == "text" else _MEDIA[task]:
         if name in by_name:
             return [by_name[name]]
-    series = _series(likely)
+    series = [] if single else _series(likely)
     if series:
         return series
+    several = "" if single else f", or several: {option} {','.join(likely[:2])}"
     raise RecipeError(
         f"{where} has several columns of {_wanted(task)} ({', '.join(likely)}); say which: "
-        f"--calibration-column {likely[0]}, or several: --calibration-column {','.join(likely[:2])}"
+        f"{option} {likely[0]}{several}"
     )
 
 
@@ -143,15 +159,19 @@ def _best(splits: list[str]) -> str:
 
 def _saved(path: Path) -> Table:
     """What ``datasets.Dataset.save_to_disk`` wrote."""
+    return _open(_data_files(path), path)
+
+
+def _data_files(path: Path) -> list[Path]:
     if _listed(path / "state.json", "_indices_data_files", required=False):
         raise RecipeError(
-            f"calibration data {str(path)!r} was saved with a selection of rows that edgessl does "
+            f"data {str(path)!r} was saved with a selection of rows that edgessl does "
             "not apply. Save it again with a newer datasets (2.0 or later)."
         )
     names = [entry["filename"] for entry in _listed(path / "state.json", "_data_files")]
     if not names:
-        raise RecipeError(f"calibration data {str(path)!r} has no rows.")
-    return _open([path / name for name in names], path)
+        raise RecipeError(f"data {str(path)!r} has no rows.")
+    return [path / name for name in names]
 
 
 def _listed(path: Path, key: str, required: bool = True) -> list[Any]:
@@ -163,13 +183,16 @@ def _listed(path: Path, key: str, required: bool = True) -> list[Any]:
         raise unreadable(path, f"no list {key!r} in it") from err
 
 
-def _hub(path: Path) -> Table | None:
+def _hub(path: Path, every: bool) -> Table | None:
     files = sorted(visible_files(path))
     for suffix in SUFFIXES:
         same = [name for name in files if name.lower().endswith(suffix)]
         same = [name for name in same if name.rpartition("/")[2] not in _ABOUT]
         if not same:
             continue
+        if every:
+            _check_one_kind(path, files)
+            return _open([path / name for name in same], path, every)
         train = [name for name in same if _TRAIN.search(name)]
         kept = train or [name for name in same if not _HELD_OUT.search(name)] or same
         table = _open([path / name for name in kept], path)
@@ -182,10 +205,21 @@ def _hub(path: Path) -> Table | None:
     packed = [name for name in files if Path(name).suffix.lower() in PACKED]
     if packed:
         raise RecipeError(
-            f"calibration data {str(path)!r} has nothing to read but compressed files "
+            f"data {str(path)!r} has nothing to read but compressed files "
             f"({_few(packed)}); unpack them."
         )
     return None
+
+
+def _check_one_kind(path: Path, files: list[str]) -> None:
+    """Where every row counts, a folder of several kinds of table has no clear meaning."""
+    data = [name for name in files if name.rpartition("/")[2] not in _ABOUT]
+    kinds = sorted({Path(name).suffix.lower() for name in data} & {*SUFFIXES})
+    if len(kinds) > 1:
+        raise RecipeError(
+            f"data {str(path)!r} holds tables of several kinds ({', '.join(kinds)}). Name the "
+            "files that are meant."
+        )
 
 
 def _few(names: Any) -> str:
@@ -203,7 +237,7 @@ def visible_files(folder: Path) -> Iterator[str]:
                 yield name if inside == "." else f"{inside}/{name}"
 
 
-def _open(files: list[Path], folder: Path) -> Table:
+def _open(files: list[Path], folder: Path, lenient: bool = False) -> Table:
     parts: dict[str, Rows] = {}
     notes: tuple[str, ...] = ()
     for file in files:
@@ -213,12 +247,12 @@ def _open(files: list[Path], folder: Path) -> Table:
         if suffix in (".parquet", ".arrow"):
             rows: Rows = arrow_rows.open_rows(file)
         elif suffix in (".csv", ".tsv", ".tab"):
-            rows, about = readers.delimited(file)
+            rows, about = readers.delimited(file, lenient)
             notes += about
         else:
-            rows = readers.json_records(file)
+            rows = readers.json_records(file, lenient)
         parts[file.relative_to(folder).as_posix()] = rows
     if not parts:
-        raise RecipeError(f"calibration data {str(files[0])!r} is empty.")
+        raise RecipeError(f"data {str(files[0])!r} is empty.")
     rows = next(iter(parts.values())) if len(parts) == 1 else Chained(parts)
     return Table(rows, folder, notes=notes)
