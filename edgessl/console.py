@@ -19,9 +19,14 @@ INTERRUPTED, BROKEN_PIPE, TERMINATED, BUG = 130, 141, 143, 70
 
 
 _ENDINGS = {
-    signal.SIGINT: (INTERRUPTED, "interrupted: nothing was written"),
-    signal.SIGTERM: (TERMINATED, "terminated: nothing was written"),
+    signal.SIGINT: (INTERRUPTED, "interrupted"),
+    signal.SIGTERM: (TERMINATED, "terminated"),
 }
+
+
+def _ending(number: signal.Signals) -> tuple[int, str]:
+    code, word = _ENDINGS[number]
+    return code, f"{word}: {interrupts.outcome()}"
 
 
 class _Stopped(Exception):
@@ -52,7 +57,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise _Stopped(*_ENDINGS[signal.SIGINT]) from None
+            raise _Stopped(*_ending(signal.SIGINT)) from None
         except BrokenPipeError:
             raise _Stopped(BROKEN_PIPE) from None
         except OSError as err:
@@ -69,11 +74,11 @@ def run(group: click.Group, arguments: Sequence[str] | None = None) -> int:
     except _Stopped as stop:
         code, line = stop.code, stop.line
     except click.exceptions.Abort:  # Ctrl-C before the command began
-        code, line = _ENDINGS[signal.SIGINT]
+        code, line = _ending(signal.SIGINT)
     except SystemExit as stop:
         code, line = stop.code if isinstance(stop.code, int) else BUG, ""
         if code == TERMINATED:
-            code, line = _ENDINGS[signal.SIGTERM]
+            code, line = _ending(signal.SIGTERM)
     except click.UsageError as err:
         code, line = err.exit_code, _usage(err)
     except click.ClickException as err:
@@ -81,7 +86,7 @@ def run(group: click.Group, arguments: Sequence[str] | None = None) -> int:
     except Exception as err:
         number = interrupts.arrived()
         if number is not None:  # a library made an error of its own of it
-            code, line = _ENDINGS[signal.Signals(number)]
+            code, line = _ending(signal.Signals(number))
         elif isinstance(err, EdgesslError):
             code, line = err.exit_code, f"error: {err}"
         else:

@@ -23,9 +23,12 @@ class Encoder:
 
     ``assets`` are the small files that a bundle carries beside the graph: file name -> content
     (tokenizer.json and tokenizer_config.json, or preprocessor_config.json; config.json).
+
+    ``plain``: the vector is the features pooled, and normalised at most: no layers in between.
     """
 
     module: torch.nn.Module
     spec: EncoderSpec
     provenance: Provenance
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    plain: bool = True

@@ -92,6 +92,16 @@ def _encoder_facts(spec: Any, provenance: Any, compute: dict[str, Any]) -> dict[
     return {"encoder": spec.to_json(), "provenance": vars(provenance).copy(), "compute": compute}
 
 
+def merging(facts: dict[str, Any]) -> str:
+    """What merging tokens did, of a manifest's ``compute``, as a person reads it."""
+    tokens = facts["tokens"]
+    return (
+        f"{tokens[0] - tokens[1]} tokens a layer, {tokens[0]} become {tokens[-1]}; to the encoder "
+        f"that merges none, on golden images: cosine {facts['cosine_mean']:.4f} mean, "
+        f"{facts['cosine_min']:.4f} lowest"
+    )
+
+
 def render(found: dict[str, Any], layers: bool) -> str:
     """*found* as lines for a person; *layers* adds a row a layer."""
     spec, compute, origin = found["encoder"], found["compute"], found["provenance"]
@@ -113,6 +123,8 @@ def render(found: dict[str, Any], layers: bool) -> str:
         ("FLOPs", f"{compute['flops'] / 1e9:.3f} G at {at}"),
         ("size", f"{found['size'] / 1e6:.1f} MB{'' if of_bundle else ' in fp32'}"),
     ]
+    if "merging" in compute:
+        rows.append(("merging", merging(compute["merging"])))
     if of_bundle:
         name = f"{found['target']} {found['precision']}, variant {found['variant']}"
         rows = [("bundle", name), *rows, *_bundle_rows(found)]

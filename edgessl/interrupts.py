@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _arrived: list[int] = []
+_outcome: list[Callable[[], str]] = []
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def remembered() -> Iterator[None]:
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     changed = {n: before for n, before in usual.items() if signal.getsignal(n) == before}
     _arrived.clear()
+    _outcome.clear()
     for number in changed:
         signal.signal(number, _arrive)
     try:
@@ -45,6 +47,16 @@ def check() -> None:
     """
     if _arrived:
         _raise(_arrived[0])
+
+
+def leaves(outcome: Callable[[], str] | None) -> None:
+    """Say what an interrupted job leaves behind, until told otherwise; None: nothing."""
+    _outcome[:] = [outcome] if outcome else []
+
+
+def outcome() -> str:
+    """What the job that was interrupted has left, for a message."""
+    return _outcome[0]() if _outcome else "nothing was written"
 
 
 def arrived() -> int | None:

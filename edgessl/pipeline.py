@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from edgessl import bundle, gpu, lower, parity, staging, target, worth
+from edgessl import bundle, ecosystem, gpu, lower, parity, staging, target, worth
 from edgessl.backend import Backend, BuildPlan, Report, RuntimeOptions, silent
 from edgessl.bundle import Manifest
 from edgessl.errors import ParityError, require
@@ -87,6 +87,7 @@ def build(
             workspace_mb=recipe.workspace_mb,
             compute_capabilities=recipe.compute_capabilities,
             report=report,
+            repeat=ecosystem.repeated_vector(source.spec),
         )
         facts: dict[str, Any] = target.resolve(row.builder)(onnx, stage, plan) | lowered.facts
 
@@ -116,6 +117,9 @@ def build(
             )
             manifest = replace(manifest, compatibility=facts | {"timing": times})
         shutil.rmtree(work)
+        for name, content in ecosystem.files(source.spec, row.key, facts, source.plain).items():
+            (stage / name).parent.mkdir(exist_ok=True)
+            (stage / name).write_bytes(content)
         parity.save(source.reference, stage / bundle.REFERENCE)
         manifest = replace(
             manifest,
@@ -177,13 +181,18 @@ def _profiles(
 
 def _identity(source: Source, recipe: Recipe, lowered: lower.Lowered) -> dict[str, Any]:
     """All that moves the vectors; see docs/bundle.md."""
+    preprocessing = source.spec.to_json()["preprocessing"]
+    # What a call may choose moves no vector yet.
+    for offered in ("prompts", "include_prompt", "grid"):
+        preprocessing.pop(offered, None)
     return {
         "weights": source.provenance.weights_sha256,
         "precision": recipe.precision,
         "pooling": source.spec.pooling,
         "normalize": source.spec.normalize,
-        "preprocessing": source.spec.to_json()["preprocessing"],
+        "preprocessing": preprocessing,
         "dimensions": source.spec.dimensions,
+        **({"merged": source.spec.merged} if source.spec.merged else {}),
         **lowered.identity,
     }
 
@@ -215,7 +224,7 @@ def _parity(
         stand_in = dict(row.stand_ins)[manifest.precision]
         opener = target.get(stand_in).opener
         note = {"stand_in": f"its ONNX, run by {stand_in}: no engine can run on this machine"}
-    backend: Backend = target.resolve(opener)(stage, manifest, RuntimeOptions())
+    backend: Backend = target.resolve(opener)(stage, manifest, RuntimeOptions(cache=False))
     try:
         result = parity.compare(reference, backend.run, manifest.precision, manifest.encoder)
         return result, {**backend.describe(), **note}

@@ -34,6 +34,8 @@ class Steps:
         self._live = terminal and not quiet and os.environ.get("TERM") != "dumb"
         self._name = ""
         self._began = 0.0
+        self._done = ""  # how far the step is
+        self._first: tuple[int, float] | None = None  # what was done when, to tell the rate
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._spinner: threading.Thread | None = None
@@ -46,12 +48,27 @@ class Steps:
         interrupts.check()
         self._finish("done")
         self._name, self._began = name, time.monotonic()
+        self._done, self._first = "", None
         if self._live:
             self._stop.clear()
             self._spinner = threading.Thread(target=self._spin, daemon=True)
             self._spinner.start()
         elif not self._quiet:
             self.write(f"{name} ...\n")
+
+    def count(self, done: int, total: int | None, unit: str) -> None:
+        """Say that *done* of *total* are done: the rate is of those since the step's first call."""
+        interrupts.check()
+        now = time.monotonic()
+        self._first = self._first or (done, now)
+        begun, since = self._first
+        rate = (done - begun) / (now - since) if now > since else 0.0
+        of = f" of {total:,}" if total is not None else ""
+        self._done = f": {done:,}{of} {unit}"
+        if rate:
+            self._done += f", {rate:,.{0 if rate >= 10 else 1}f}/s"
+        if rate and total is not None and total > done:
+            self._done += f", {_duration((total - done) / rate)} left"
 
     def __enter__(self) -> Steps:
         if self._shared is not None:
@@ -90,7 +107,8 @@ class Steps:
         for frame in itertools.cycle("|/-\\"):
             tail = f" {time.monotonic() - self._began:4.0f} s"
             # A line that wraps could not be drawn over.
-            self.write(f"{frame} {_shortened(self._name, self._columns() - len(tail) - 3)}{tail}")
+            name = self._name + self._done
+            self.write(f"{frame} {_shortened(name, self._columns() - len(tail) - 3)}{tail}")
             if self._stop.wait(0.2):
                 return
 
@@ -125,6 +143,14 @@ class _Shared(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._fileno()
+
+
+def _duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _shortened(text: str, columns: int) -> str:

@@ -31,6 +31,8 @@ _LAYOUT: dict[str, dict[str, str]] = {
             "tower",
             "probabilities",
             "max_seconds",
+            "patch_dropping",
+            "merge_tokens",
         )
     },
     "quantize": {
@@ -61,7 +63,8 @@ class Recipe:
     ``image_size``: height and width in pixels. ``prompt``: name of one of the checkpoint's prompts.
     ``dimensions``: of the vector that are kept. ``tower``: of CLIP and SigLIP, ``image`` or
     ``text``. ``probabilities``: a classifier's answer instead of a vector.
-    ``max_seconds``: where audio is cut.
+    ``max_seconds``: where audio is cut. ``patch_dropping``: whether a session may leave out patches
+    of an image. ``merge_tokens``: how many tokens each layer of a vision transformer merges.
 
     For int8: ``calibration``: data as docs/calibration.md has it, ``calibration_column`` of a
     table; ``samples`` of it are drawn with ``seed``; None is what edgessl carries. ``method``:
@@ -85,6 +88,8 @@ class Recipe:
     tower: str | None = None
     probabilities: bool = False
     max_seconds: int | None = None
+    patch_dropping: bool | None = None
+    merge_tokens: int | None = None
     calibration: str | None = None
     calibration_column: str | None = None
     samples: int = 300

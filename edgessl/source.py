@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgessl import bundle, hub, parity
+from edgessl import bundle, ecosystem, hub, parity
 from edgessl.backend import Arrays, Report, silent
 from edgessl.encoder import Encoder
 from edgessl.errors import BundleError, CheckpointError, RecipeError, Unsupported, require
 from edgessl.recipe import Recipe
-from edgessl.spec import PROBABILITIES, EncoderSpec, Provenance
+from edgessl.spec import PATCH_INDICES, PROBABILITIES, EncoderSpec, Provenance
 from edgessl.target import get, reads
 
 # What a manifest's compatibility says of the ONNX, and not of what was built from it.
@@ -35,6 +35,7 @@ class Source:
     variant: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
+    plain: bool = True  # see Encoder
 
 
 def open_source(recipe: Recipe, stage: Path, report: Report = silent) -> Source:
@@ -75,6 +76,8 @@ def load_encoder(recipe: Recipe, report: Report = silent) -> Encoder:
         recipe.tower,
         recipe.probabilities,
         recipe.max_seconds,
+        recipe.patch_dropping,
+        recipe.merge_tokens,
     )
     return encoders.load(found.directory, options, Provenance(found.source, found.revision))
 
@@ -93,17 +96,18 @@ def _open_checkpoint(recipe: Recipe, stage: Path, report: Report) -> Source:
         raise CheckpointError(
             f"{encoder.provenance.source}: {text.replace('the manifest', 'config.json')}."
         ) from err
+    reference = parity.make_reference(
+        encoder.spec, prepare, lambda inputs: run_encoder.forward(encoder, inputs)
+    )
+    merged = run_encoder.merged(encoder, [(batch.inputs, batch.outputs) for batch in reference])
     return Source(
         spec=encoder.spec,
         provenance=encoder.provenance,
         assets=encoder.assets,
-        reference=parity.make_reference(
-            encoder.spec,
-            prepare,
-            lambda inputs: run_encoder.forward(encoder, inputs),
-        ),
-        compute=run_encoder.compute(encoder),
+        reference=reference,
+        compute=run_encoder.compute(encoder) | ({"merging": merged} if merged else {}),
         write_onnx=lambda path: onnx_writer.write(encoder, path),
+        plain=encoder.plain,
     )
 
 
@@ -111,15 +115,17 @@ def prepare_with(
     assets: Mapping[str, bytes], spec: EncoderSpec, stage: Path
 ) -> Callable[[list[Any]], Arrays]:
     """The device's own preprocessing, reading *assets* from where the bundle will have them."""
-    from edgessl.runtimes import session
+    from edgessl.runtimes import batches, session
 
     for name, content in assets.items():
         (stage / name).write_bytes(content)
-    return session.open_preprocessor(stage, spec)
+    return functools.partial(batches.one_batch, session.open_preprocessor(stage, spec))
 
 
 def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
     """A bundle that holds an ONNX can be built for another target, on a device, without torch."""
+    from edgessl.export import onnx_graph
+
     manifest = bundle.read(directory)
     problems = bundle.check_files(directory, manifest)
     onnx = directory / "model.onnx"
@@ -140,6 +146,8 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
         "dimensions",
         "tower",
         "max_seconds",
+        "patch_dropping",
+        "merge_tokens",
     ):
         if getattr(recipe, name) is not None:
             raise RecipeError(f"--{name.replace('_', '-')}: fixed in the bundle {directory}.")
@@ -154,10 +162,13 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
             f"{str(directory)!r} holds {have}{made_for}; --target {recipe.target} --precision "
             f"{recipe.precision} has to be exported from the checkpoint, or from a bundle in fp32."
         )
+    chooses = any(spec.name == PATCH_INDICES for spec in manifest.encoder.inputs)
+    if chooses and recipe.target != manifest.target == "onnx":  # its default has to go
+        require("onnx", "compress", f"building for {recipe.target} from a bundle of an MAE")
     assets = {
         name: (directory / name).read_bytes()
         for name in manifest.files
-        if name.endswith(".json") and name != "build_plan.json"
+        if name.endswith(".json") and name not in ("build_plan.json", *ecosystem.NAMES)
     }
     for name, content in assets.items():
         (stage / name).write_bytes(content)
@@ -167,11 +178,12 @@ def _open_bundle(directory: Path, recipe: Recipe, stage: Path) -> Source:
         assets=assets,
         reference=parity.read(directory / bundle.REFERENCE),
         compute=manifest.compute,
-        write_onnx=lambda path: shutil.copyfile(onnx, path),
+        write_onnx=lambda path: onnx_graph.copy_without_repeat(onnx, path),
         precision=have,
         variant=manifest.variant if same else None,
         facts={k: manifest.compatibility[k] for k in _CARRIED if k in manifest.compatibility},
         calibration=manifest.calibration,
+        plain=ecosystem.MODULES in manifest.files,
     )
 
 

@@ -22,6 +22,7 @@ VECTOR_NAMES: dict[str, str] = {
     "video": "video_embedding",
 }
 FEATURES_NAME = "last_hidden_state"
+PATCH_INDICES = "patch_indices"  # input: int64, which patches of each image are looked at
 PROBABILITIES = "probabilities"  # of a fine-tuned classifier: its "pooling" and its output
 
 
@@ -62,13 +63,16 @@ class TextSpec:
 
     ``max_length`` counts tokens, special ones included; longer texts are cut there.
     ``prompt`` goes before every text, and ``lowercase`` follows it, as sentence-transformers 5
-    does them.
+    does them. ``prompts``: those that the model names, for a call to choose from.
+    ``include_prompt``: the pooling counts a prompt's tokens; where it does not, there is none.
     """
 
     max_length: int
     lowercase: bool = False
     prompt: str = ""
     pad_to: int | None = None  # tokens that every text is padded to, where the model wants that
+    prompts: dict[str, str] = field(default_factory=dict)
+    include_prompt: bool = True
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -78,15 +82,23 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Size of ``pixel_values`` in pixels; resizing and scaling are in preprocessor_config.json."""
+    """Size of ``pixel_values`` in pixels; resizing and scaling are in preprocessor_config.json.
+
+    ``grid``: rows and columns of the patches that the input ``patch_indices`` chooses from, counted
+    row by row; None where the encoder has no such input and looks at them all.
+    """
 
     height: int
     width: int
     channels: int = 3
+    grid: tuple[int, int] | None = None
 
     @property
     def axes(self) -> dict[str, Axis]:
-        return {}
+        if self.grid is None:
+            return {}
+        patches = math.prod(self.grid)
+        return {"kept": Axis(1, patches, patches, example=max(2, patches // 2), counted=patches)}
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """All that a runtime has to know of an encoder, and nothing that needs torch."""
+    """All that a runtime has to know of an encoder, and nothing that needs torch.
+
+    ``merged``: tokens that each layer merges (``edgessl.encoders.merging``); 0: none.
+    """
 
     task: Task
     family: str
@@ -177,6 +192,7 @@ class EncoderSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocessing: Preprocessing
+    merged: int = 0
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -237,6 +253,7 @@ class EncoderSpec:
             preprocessing=_SPECS[data["task"]](
                 **{name: _tuples(value) for name, value in data["preprocessing"].items()}
             ),
+            merged=data.get("merged", 0),
         )
 
 

@@ -175,7 +175,7 @@ def _fresh(output: Path, undo: ExitStack) -> Path:
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
         directory.mkdir()
         try:
-            lock = _lock(directory)
+            lock = lock_directory(directory)
         except OSError:
             return directory  # a file system without locks (NFS): nobody will sweep there either
         if lock is not None:
@@ -189,7 +189,7 @@ def _remove_if_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def _lock(directory: Path) -> int | None:
+def lock_directory(directory: Path) -> int | None:
     """A descriptor that holds the lock of *directory*; None where another process has it.
 
     Raises:
@@ -218,7 +218,7 @@ def _sweep(output: Path) -> None:
     """Remove what killed processes left of their work on *output*."""
     for path in _siblings(output, "tmp"):
         try:
-            lock = _lock(path)
+            lock = lock_directory(path)
         except OSError:
             continue  # another user's, or no locks here: whether it is alive cannot be known
         if lock is not None:
@@ -244,10 +244,10 @@ def _flush(directory: Path) -> None:
     for folder, _, names in os.walk(directory):
         for path in [*(os.path.join(folder, name) for name in names), folder]:
             if not os.path.islink(path):
-                _fsync(path)
+                fsync(path)
 
 
-def _fsync(path: str) -> None:
+def fsync(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -269,7 +269,7 @@ def _put_in_place(directory: Path, output: Path, overwrite: bool) -> None:
             _check_existing(output, overwrite)
             if not _swap(directory, output):
                 continue
-        _fsync(str(output.parent))
+        fsync(str(output.parent))
         return
     raise OutputError(f"cannot write {output}: other processes keep writing there. Try again.")
 

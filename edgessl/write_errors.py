@@ -24,14 +24,17 @@ def is_about_writing(err: OSError, directory: Path) -> bool:
     return isinstance(err.filename, str) and Path(err.filename).is_relative_to(directory)
 
 
-def explain(err: OSError, directory: Path, output: Path) -> str:
-    """One line for a person; *directory* holds what was written so far for *output*."""
+def explain(err: OSError, directory: Path, output: Path, kept: str = "nothing was written") -> str:
+    """One line for a person; *directory* holds what was written so far for *output*.
+
+    *kept*: what is left of the work.
+    """
     if err.errno not in (errno.ENOSPC, None):
         # not the staging directory's own name: it is gone by the time anyone reads this
         # (of a copy, the copy: the second name)
         named = str(err.filename2 or err.filename or "").replace(str(directory), str(output))
         place = f" ({named})" if named else ""
-        return f"cannot write {output}: {err.strerror or err}{place}; nothing was written."
+        return f"cannot write {output}: {err.strerror or err}{place}; {kept}."
     used = _used(directory)
     where, free = directory, _free(directory) + used
     temporary = Path(tempfile.gettempdir())
@@ -39,7 +42,7 @@ def explain(err: OSError, directory: Path, output: Path) -> str:
         where, free = temporary, _free(temporary)  # a library's scratch file filled that disk
     return (
         f"no space left on {_mount_point(where)} while writing {output} (needs more than the "
-        f"{free / 1e6:.1f} MB free there); nothing was written. Make room, or name another output."
+        f"{free / 1e6:.1f} MB free there); {kept}. Make room, or name another output."
     )
 
 

@@ -26,9 +26,10 @@ from examples.figures import (
     int8_images,
     peers,
     report,
+    speed,
 )
 
-PARTS = ("fidelity", "export", "device", "int8", "int8-cost", "int8-images")
+PARTS = ("fidelity", "export", "device", "int8", "int8-cost", "int8-images", "speed")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,6 +87,9 @@ def measure(
         images = int8_images.QUICK if quick else int8_images.Sizes()
         found = int8_images.measure(output, others, images)
         return found, int8_images.render(found)
+    if part == "speed":
+        found = speed.measure(output, others, speed.QUICK if quick else speed.Sizes())
+        return found, speed.render(found)
     few: dict[str, Any] = {"rounds": 1, "warm_up": 0} if quick else {}
     if part == "export":
         if quick:

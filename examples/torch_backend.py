@@ -20,6 +20,8 @@ from edgessl.runtimes.session import Session
 class TorchBackend:
     """fp32 torch on the CPU."""
 
+    streams = 1
+
     def __init__(self, model: Path) -> None:
         self.encoder = source.load_encoder(Recipe(model=str(model)))
 

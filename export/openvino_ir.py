@@ -7,6 +7,7 @@ from typing import Any
 
 from edgessl.backend import BuildPlan
 from edgessl.errors import Unsupported, require
+from edgessl.spec import FEATURES_NAME
 
 # OpenVINO computes in bf16 unasked where a CPU has it (1.5e-3 off), so the manifest decides.
 # What is left of a quantized encoder stays in f32.
@@ -28,6 +29,8 @@ def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
     except RuntimeError as err:
         reason = str(err).strip().splitlines()[-1][:300]
         raise Unsupported(f"OpenVINO cannot read {onnx.name}: {reason}") from err
+    if plan.repeat is not None:
+        _repeat(openvino, model, plan.repeat)
     openvino.save_model(
         model,
         str(directory / "openvino_model.xml"),
@@ -37,3 +40,16 @@ def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
         "openvino": openvino.get_version().partition("-")[0],
         "inference_precision": INFERENCE_PRECISION.get(plan.precision, "f32"),
     }
+
+
+def _repeat(openvino: Any, model: Any, vector: str) -> None:
+    """Give the output *vector* ``(batch, dim)`` again as ``last_hidden_state``
+    ``(batch, 1, dim)``, unless the graph has that already."""
+    named = {name: port for port in model.outputs for name in port.names}
+    if FEATURES_NAME in named:
+        return
+    operators = openvino.opset13
+    result = operators.unsqueeze(named[vector].node.input_value(0), operators.constant([1]))
+    result.set_friendly_name(FEATURES_NAME)
+    result.output(0).set_names({FEATURES_NAME})
+    model.add_outputs([result.output(0)])

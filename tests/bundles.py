@@ -24,6 +24,14 @@ GRAPHS = {
     "tensorrt": {"model.onnx", "build_plan.json"},
     "tensorrt-rtx": {"model.onnx", "model.engine"},
 }
+_OPENS_IN_OTHERS = {"modules.json", "sentence_bert_config.json", "1_Pooling/config.json"}
+
+
+def files_of(model: str, target: str) -> set[str]:
+    """Every file that such a bundle lists in its manifest."""
+    others = target == "onnx" or (target == "openvino" and model == "bert")
+    files = ASSETS[model] | GRAPHS[target] | {bundle.REFERENCE}
+    return files | _OPENS_IN_OTHERS if others else files
 
 
 class Bundles:

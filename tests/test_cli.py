@@ -461,7 +461,7 @@ def test_inspect_a_bundle(target: str, place: Path, run: Run) -> None:
 
 
 def test_help_is_everywhere(run: Run) -> None:
-    for command in ("export", "verify", "info", "inspect"):
+    for command in ("export", "verify", "embed", "info", "inspect"):
         code, out, err = run(command, "-h")
         assert (code, err) == (0, "") and out.startswith(f"Usage: edgessl {command} ")
         assert run(command, "--help")[1] == out

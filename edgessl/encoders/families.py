@@ -21,6 +21,7 @@ class Family:
     windows, causal text towers, products of masks), ``none`` where it was trained to see padding,
     every text padded to ``pad_to`` tokens.
     ``prefix``: how many tokens an image encoder has before its patches, registers not counted.
+    ``merges``: its tokens can be merged (``edgessl.encoders.merging``).
     """
 
     model_type: str
@@ -32,6 +33,7 @@ class Family:
     reads: str = "AutoModel"
     mask: str = "additive"
     pad_to: int | None = None
+    merges: bool = False
 
 
 _TEXT = "edgessl.encoders.text:load"
@@ -66,18 +68,18 @@ FAMILIES: dict[str, Family] = {
             mask="none",
             pad_to=64,
         ),
-        Family("vit_mae", "image", "edgessl.encoders.vit_mae:load"),
-        Family("vit", "image", _IMAGE, "cls"),
-        Family("deit", "image", _IMAGE, "cls", prefix=2),
+        Family("vit_mae", "image", "edgessl.encoders.vit_mae:load", merges=True),
+        Family("vit", "image", _IMAGE, "cls", merges=True),
+        Family("deit", "image", _IMAGE, "cls", prefix=2, merges=True),
         Family("beit", "image", _IMAGE, "pooler"),
         Family("data2vec-vision", "image", _IMAGE, "mean"),
-        Family("dinov2", "image", _IMAGE, "cls"),
-        Family("dinov2_with_registers", "image", _IMAGE, "cls"),
+        Family("dinov2", "image", _IMAGE, "cls", merges=True),
+        Family("dinov2_with_registers", "image", _IMAGE, "cls", merges=True),
         Family("dinov3_vit", "image", _IMAGE, "cls"),
         Family("dinov3_convnext", "image", _IMAGE, "pooler"),
-        Family("ijepa", "image", _IMAGE, "mean", prefix=0),
-        Family("vit_msn", "image", _IMAGE, "cls"),
-        Family("clip_vision_model", "image", _IMAGE, "pooler"),
+        Family("ijepa", "image", _IMAGE, "mean", prefix=0, merges=True),
+        Family("vit_msn", "image", _IMAGE, "cls", merges=True),
+        Family("clip_vision_model", "image", _IMAGE, "pooler", merges=True),
         Family("siglip_vision_model", "image", _IMAGE, "pooler", prefix=0),
         Family("hiera", "image", _IMAGE, "pooler", prefix=0),
         Family("swin", "image", _IMAGE, "pooler", prefix=0),

@@ -18,6 +18,7 @@ def pool(
     pooling: str,
     prefix: int = 1,
     left_padded: bool = False,
+    sizes: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Pool token features to one vector.
 
@@ -30,6 +31,8 @@ def pool(
         prefix: images only: how many tokens before the patches (class, distillation, registers)
             take no part in ``mean`` and ``max``.
         left_padded: texts only: padding comes first, so that the class token moves.
+        sizes: images only: ``(batch, tokens, 1)``, how many patches each token stands for; None:
+            one. ``mean`` is over the patches.
 
     Returns:
         ``(batch, dim)`` float32.
@@ -38,6 +41,9 @@ def pool(
         return hidden[:, 0]
     if mask is None:
         patches = hidden[:, prefix:]
+        if sizes is not None and pooling == "mean":
+            shares = sizes[:, prefix:]
+            return (patches * shares).sum(dim=1) / shares.sum(dim=1)
         return patches.mean(dim=1) if pooling == "mean" else patches.amax(dim=1)
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     if pooling in ("cls", "lasttoken", "weightedmean"):
@@ -138,15 +144,17 @@ class Head(torch.nn.Module):
         hidden: torch.Tensor,
         mask: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
+        sizes: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        """*pooled*: the model's own vector, which pooling ``pooler`` puts out."""
+        """*pooled*: the model's own vector, which pooling ``pooler`` puts out. *sizes*: as for
+        ``pool``."""
         plan, hidden = self.plan, hidden.float()
         if plan.pooling == "none":
             return (hidden,)
         if pooled is not None:
             vector = pooled.float()
         else:
-            vector = pool(hidden, mask, plan.pooling, plan.prefix, plan.left_padded)
+            vector = pool(hidden, mask, plan.pooling, plan.prefix, plan.left_padded, sizes)
         vector = self.dense(vector)
         if plan.dimensions is not None:
             vector = vector[:, : plan.dimensions]

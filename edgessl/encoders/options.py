@@ -19,6 +19,8 @@ _ONLY: dict[str, Task] = {
     "max_length": "text",
     "prompt": "text",
     "image_size": "image",
+    "patch_dropping": "image",
+    "merge_tokens": "image",
     "max_seconds": "audio",
 }
 
@@ -34,7 +36,8 @@ class LoadOptions:
     checkpoint's prompts, texts only. ``dimensions``: keep the first so many of the vector, before
     normalisation (Matryoshka, Kusupati et al., 2022). ``tower``: ``image`` or ``text``, of a
     checkpoint that has both. ``probabilities``: of a fine-tuned classifier, instead of a vector.
-    ``max_seconds``: where audio is cut.
+    ``max_seconds``: where audio is cut. ``patch_dropping``: an input that says which patches are
+    looked at (MAE). ``merge_tokens``: how many tokens each layer merges (vision transformers).
     """
 
     pooling: str | None = None
@@ -47,6 +50,8 @@ class LoadOptions:
     tower: str | None = None
     probabilities: bool = False
     max_seconds: int | None = None
+    patch_dropping: bool | None = None
+    merge_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.pooling is not None and self.pooling not in POOLINGS:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgessl.backend import Arrays
 from edgessl.encoder import Encoder
+from edgessl.parity import cosine
 
 
 def forward(encoder: Encoder, inputs: Arrays) -> Arrays:
@@ -18,6 +21,31 @@ def forward(encoder: Encoder, inputs: Arrays) -> Arrays:
         outputs = encoder.module(**tensors)
     names = [spec.name for spec in encoder.spec.outputs]
     return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
+
+
+def merged(encoder: Encoder, batches: Sequence[tuple[Arrays, Arrays]]) -> dict[str, Any] | None:
+    """What merging tokens does to *encoder*: ``tokens`` before and after each layer, and
+    ``cosine_mean`` and ``cosine_min`` to the vectors without it; None where it merges none.
+
+    Args:
+        batches: (inputs, outputs of *encoder*).
+    """
+    merging = getattr(encoder.module, "merging", None)
+    if merging is None:
+        return None
+    with merging.off():
+        found = np.concatenate(
+            [
+                cosine(outputs[name], forward(encoder, inputs)[name])
+                for inputs, outputs in batches
+                for name in outputs
+            ]
+        )
+    return {
+        "tokens": merging.tokens,
+        "cosine_mean": float(found.mean()),
+        "cosine_min": float(found.min()),
+    }
 
 
 def compute(encoder: Encoder) -> dict[str, Any]:

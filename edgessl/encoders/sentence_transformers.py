@@ -7,7 +7,7 @@ pooling keys of 5.x and of earlier releases are both read).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Layout:
     max_length: int | None = None
     lowercase: bool = False
     prompt: str = ""
+    prompts: dict[str, str] = field(default_factory=dict)
+    include_prompt: bool = True
     dense: tuple[Path, ...] = ()
 
     def load_dense(self) -> tuple[Dense, ...]:
@@ -70,7 +72,7 @@ def read(directory: Path, pooling: str | None = None, prompt: str | None = None)
         Unsupported: a module or a pooling that edgessl does not have.
     """
     if not is_directory(directory):
-        return Layout(directory, pooling, prompt=_prompt(directory, prompt, True))
+        return Layout(directory, pooling, **_prompts(directory, prompt, True))
     modules = _modules(directory)
     (transformer,) = modules["Transformer"]
     settings = _first_json(transformer, "sentence_bert_config.json")
@@ -78,14 +80,14 @@ def read(directory: Path, pooling: str | None = None, prompt: str | None = None)
     if "Pooling" in modules:
         config = read_json(modules["Pooling"][0] / "config.json")
         pooling = pooling or _pooling(config, directory.name)
-        include_prompt = config.get("include_prompt", True)
+        include_prompt = bool(config.get("include_prompt", True))
     return Layout(
         transformer=transformer,
         pooling=pooling,
         normalize="Normalize" in modules,
         max_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case", False)),
-        prompt=_prompt(directory, prompt, include_prompt),
+        **_prompts(directory, prompt, include_prompt),
         dense=tuple(modules.get("Dense", ())),
     )
 
@@ -156,8 +158,8 @@ def _pooling(config: dict[str, Any], name: str) -> str:
     return str(modes[0])
 
 
-def _prompt(directory: Path, name: str | None, include_prompt: bool) -> str:
-    """The text of the prompt called *name*, or of the default one."""
+def _prompts(directory: Path, name: str | None, include_prompt: bool) -> dict[str, Any]:
+    """The fields of a ``Layout`` on prompts: the one called *name*, or the default one, and all."""
     config = _first_json(directory, "config_sentence_transformers.json")
     prompts = {str(key): str(text) for key, text in (config.get("prompts") or {}).items()}
     chosen = name or config.get("default_prompt_name")
@@ -169,7 +171,7 @@ def _prompt(directory: Path, name: str | None, include_prompt: bool) -> str:
     prompt = prompts[chosen] if chosen is not None else ""
     if prompt and not include_prompt:
         raise Unsupported(f"{directory.name}: pools without its prompt, which edgessl cannot yet.")
-    return prompt
+    return {"prompt": prompt, "prompts": prompts, "include_prompt": include_prompt}
 
 
 def _first_json(directory: Path, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from edgessl import ecosystem
 from edgessl.encoder import Encoder
 from edgessl.encoders import checkpoint, sentence_transformers
 from edgessl.encoders.families import Family
@@ -21,7 +22,8 @@ from edgessl.encoders.weights import Weights
 from edgessl.errors import CheckpointError, RecipeError, Unsupported, first_line
 from edgessl.spec import PROBABILITIES, EncoderSpec, Provenance, TensorSpec, TextSpec
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG)
 
 
 class TextEncoder(torch.nn.Module):
@@ -112,6 +114,12 @@ def load(
         dimensions=options.dimensions,
     )
     module = TextEncoder(backbone, Head(plan), family.mask).eval()
+    max_length = _max_length(
+        options.max_length,
+        layout.max_length or int(tokenizer.model_max_length),
+        getattr(shape, "max_position_embeddings", None),
+        family.position_offset,
+    )
     axes = ("batch", "sequence")
     spec = EncoderSpec(
         task="text",
@@ -124,14 +132,11 @@ def load(
         ),
         outputs=output_specs("text", pooling, options, _output_shapes(module), "sequence"),
         preprocessing=TextSpec(
-            max_length=_max_length(
-                options.max_length,
-                layout.max_length or int(tokenizer.model_max_length),
-                getattr(shape, "max_position_embeddings", None),
-                family.position_offset,
-            ),
+            max_length=max_length,
             lowercase=layout.lowercase,
             prompt=layout.prompt,
+            prompts=layout.prompts,
+            include_prompt=layout.include_prompt,
             pad_to=family.pad_to and min(family.pad_to, shape.max_position_embeddings),
         ),
     )
@@ -139,7 +144,12 @@ def load(
         module=module,
         spec=spec,
         provenance=replace(source, weights_sha256=_sha256(weights, layout)),
-        assets={**assets, "config.json": (layout.transformer / "config.json").read_bytes()},
+        assets={
+            **assets,
+            TOKENIZER_CONFIG: ecosystem.tokenizer_config(assets[TOKENIZER_CONFIG], max_length),
+            "config.json": (layout.transformer / "config.json").read_bytes(),
+        },
+        plain=not layout.dense,
     )
 
 

@@ -17,36 +17,61 @@ import torch
 
 from edgessl import image_config
 from edgessl.encoder import Encoder
-from edgessl.encoders import checkpoint
+from edgessl.encoders import checkpoint, merging
+from edgessl.encoders.attention import unmask
 from edgessl.encoders.families import Family
 from edgessl.encoders.head import Head, HeadPlan, own_vector, probabilities, require_classifier
+from edgessl.encoders.merging import Merging
 from edgessl.encoders.options import LoadOptions, output_specs
 from edgessl.errors import CheckpointError, EdgesslError, RecipeError, Unsupported, first_line
-from edgessl.spec import PROBABILITIES, EncoderSpec, ImageSpec, Provenance, TensorSpec
+from edgessl.spec import (
+    PATCH_INDICES,
+    PROBABILITIES,
+    EncoderSpec,
+    ImageSpec,
+    Provenance,
+    TensorSpec,
+)
 
 Size = tuple[int, int]
 
 
 class ImageEncoder(torch.nn.Module):
     """``pixel_values`` -> vector and/or features: class and register tokens first, then the
-    patches row by row; for convolutional networks the cells of the last feature map."""
+    patches row by row; for convolutional networks the cells of the last feature map.
 
-    def __init__(self, backbone: torch.nn.Module, head: Head, options: dict[str, Any]) -> None:
+    ``chooser``: the argument of the backbone that takes ``patch_indices``, int64 ``(batch, kept)``;
+    the patches then come in that order.
+    """
+
+    def __init__(
+        self,
+        backbone: torch.nn.Module,
+        head: Head,
+        options: dict[str, Any],
+        chooser: str | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.options = options
+        self.chooser = chooser
+        self.merging: Merging | None = None
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, pixel_values: torch.Tensor, patch_indices: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
         dtype = next(self.backbone.parameters()).dtype
-        result = self.backbone(pixel_values=pixel_values.to(dtype), **self.options)
+        chosen = {} if self.chooser is None else {self.chooser: patch_indices}
+        result = self.backbone(pixel_values=pixel_values.to(dtype), **chosen, **self.options)
         if self.head.plan.pooling == PROBABILITIES:
             return (probabilities(result.logits, self.backbone.config),)
         hidden = result.last_hidden_state
         if hidden.ndim == 4:
             hidden = hidden.flatten(2).transpose(1, 2)
         pooled = own_vector(result) if self.head.plan.pooling == "pooler" else None
-        outputs: tuple[torch.Tensor, ...] = self.head(hidden, pooled=pooled)
+        sizes = None if self.merging is None else self.merging.sizes
+        outputs: tuple[torch.Tensor, ...] = self.head(hidden, pooled=pooled, sizes=sizes)
         return outputs
 
 
@@ -76,8 +101,13 @@ def load_as(
     options: LoadOptions,
     source: Provenance,
     prepare: Callable[[Any], None] | None = None,
+    chooser: str | None = None,
 ) -> Encoder:
-    """``load`` with the class that reads the checkpoint, and what is done to the model first."""
+    """``load`` with the class that reads the checkpoint, and what is done to the model first.
+
+    *chooser*: the argument of the model, once prepared, that takes the indices of the patches to
+    look at; None where it has none.
+    """
     for flag, value in (("--max-length", options.max_length), ("--prompt", options.prompt)):
         if value is not None:
             raise RecipeError(f"{flag} is for text encoders; this is an image encoder.")
@@ -90,6 +120,7 @@ def load_as(
         raise Unsupported(f"--pooling {pooling} is for text encoders; this is an image encoder.")
     if pooling == "cls" and family.prefix == 0:
         raise Unsupported(f"{family.model_type} has no class token: use --pooling mean or pooler.")
+    merging.check(options, family, pooling, chooser is not None)
     weights = checkpoint.find_weights(directory)
     checkpoint.check_weights(weights)
     # A missing pooler would be random; it is only allowed to be missing where it is not used.
@@ -97,6 +128,7 @@ def load_as(
     backbone: Any = checkpoint.load_module(auto_class, directory, weights, allowed_missing=spare)
     if options.probabilities:
         require_classifier(backbone.config, source.source)
+    unmask(backbone)
     if prepare is not None:
         prepare(backbone)
     preprocessor, size = _preprocessor(directory, backbone.config, options.image_size)
@@ -109,18 +141,31 @@ def load_as(
         prefix=prefix,
         dimensions=options.dimensions,
     )
-    module = ImageEncoder(backbone, Head(plan), {})
+    wanted = options.patch_dropping is not False and options.merge_tokens is None
+    dropping = chooser is not None and wanted
+    module = ImageEncoder(backbone, Head(plan), {}, chooser if dropping else None)
+    grid = _grid(backbone.config, size) if dropping else None
+    if grid == (1, 1):
+        grid = None  # the only patch, which no image can do without
     example = torch.zeros(1, channels, *size)
     module.options = _position_options(backbone, size)
     shapes = _bake(module, example, directory.name, size)
+    if options.merge_tokens is not None:
+        rows, columns = _grid(backbone.config, size)
+        patches = rows * columns
+        module.merging = merging.install(backbone, options.merge_tokens, patches, prefix)
     spec = EncoderSpec(
         task="image",
         family=family.model_type,
         pooling=pooling,
         normalize=bool(options.normalize) and pooling not in ("none", PROBABILITIES),
-        inputs=(TensorSpec("pixel_values", "float32", ("batch", channels, *size)),),
-        outputs=output_specs("image", pooling, options, shapes),
-        preprocessing=ImageSpec(*size, channels),
+        inputs=(
+            TensorSpec("pixel_values", "float32", ("batch", channels, *size)),
+            *([TensorSpec(PATCH_INDICES, "int64", ("batch", "kept"))] if grid else []),
+        ),
+        outputs=output_specs("image", pooling, options, shapes, "tokens" if grid else None),
+        preprocessing=ImageSpec(*size, channels, grid),
+        merged=options.merge_tokens or 0,
     )
     return Encoder(
         module=module.eval(),
@@ -131,6 +176,12 @@ def load_as(
             "config.json": (directory / "config.json").read_bytes(),
         },
     )
+
+
+def _grid(config: Any, size: Size) -> Size:
+    """Rows and columns of patches."""
+    patch = _pair(config.patch_size)
+    return size[0] // patch[0], size[1] // patch[1]
 
 
 def _position_options(backbone: Any, size: Size) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The pretraining model drops 75 % of the patches at random and shuffles the rest, also at
 inference. Here the decoder is left out and every patch is kept, in its place: the forward of
-an ordinary ViT, the same every time.
+an ordinary ViT, the same every time. Because the model learnt to see with a quarter of the
+patches, a second input says which ones are looked at, and the rest costs nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from edgessl.encoder import Encoder
 from edgessl.encoders import vision
 from edgessl.encoders.families import Family
 from edgessl.encoders.options import LoadOptions
+from edgessl.encoders.tokens import take
 from edgessl.spec import Provenance
 
 
@@ -29,17 +31,16 @@ def load(
     """Load a ViT-MAE encoder; as ``edgessl.encoders.vision.load``."""
     from transformers import ViTMAEModel
 
-    return vision.load_as(ViTMAEModel, directory, family, options, source, _unmask)
+    return vision.load_as(ViTMAEModel, directory, family, options, source, _unmask, "noise")
 
 
 def _unmask(backbone: Any) -> None:
-    backbone.embeddings.random_masking = _keep_every_patch
+    backbone.embeddings.random_masking = _keep
 
 
-def _keep_every_patch(
-    sequence: torch.Tensor, noise: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Stands in for the model's ``random_masking``: nothing masked, nothing moved."""
-    batch, tokens, _ = sequence.shape
-    order = torch.arange(tokens, device=sequence.device).expand(batch, tokens)
-    return sequence, torch.zeros_like(order), order
+def _keep(
+    sequence: torch.Tensor, indices: torch.Tensor | None = None
+) -> tuple[torch.Tensor, None, None]:
+    """Stands in for the model's ``random_masking``: of the patches, which have their positions
+    by now, those at *indices* ``(batch, kept)``, in that order; None: all of them, in theirs."""
+    return sequence if indices is None else take(sequence, indices), None, None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgessl.backend import Arrays
 from edgessl.gate.latency import interleave
+from edgessl.runtimes.flow import batches
 from edgessl.runtimes.ort_session import SLOWER
 from edgessl.runtimes.session import Session
 
@@ -78,7 +79,7 @@ def embed(graph: Graph, like: Session, items: Sequence[Any]) -> Vectors:
     """The vectors of *items*, in batches as *like* makes them."""
     rows: list[int] = []
     found: list[Vectors] = []
-    for chosen, inputs in like.preprocessor.batches(items):
+    for chosen, inputs in batches(like.preprocessor, items):
         rows += chosen
         found.append(graph.vectors(inputs))
     assert sorted(rows) == list(range(len(items)))

@@ -29,7 +29,7 @@ def environment(given: Path | None) -> Path:
         report.say(f"making {DEFAULT.name} (once; several minutes)")
         packages = [
             *(_torch(), "sentence-transformers", "transformers<4.58"),
-            *("optimum-onnx[onnxruntime]", "openvino", "nncf"),
+            *("optimum-onnx[onnxruntime]", "openvino", "nncf", "fastembed"),
         ]
         environments.make(DEFAULT, packages, ("--no-deps", OPTIMUM))
         ready.touch()

@@ -64,7 +64,7 @@ def foreign_texts(items: int) -> list[str]:
         cut = (words[start : start + 120] for start in range(0, len(words), 120))
         pieces += [" ".join(piece) for piece in cut if len(piece) >= 40]
     half = items // 2
-    return _draw(sentences, half) + _draw(list(dict.fromkeys(pieces)), items - half)
+    return draw(sentences, half) + draw(list(dict.fromkeys(pieces)), items - half)
 
 
 def many_texts(directory: Path, count: int) -> Path:
@@ -84,5 +84,5 @@ def many_texts(directory: Path, count: int) -> Path:
     return path
 
 
-def _draw(texts: list[str], count: int) -> list[str]:
+def draw(texts: list[str], count: int) -> list[str]:
     return [texts[index] for index in np.random.default_rng(0).permutation(len(texts))[:count]]

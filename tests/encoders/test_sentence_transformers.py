@@ -77,12 +77,15 @@ def test_settings_reach_the_encoder_and_options_win(model: Path) -> None:
         settings={"max_seq_length": 11, "do_lower_case": True},
         prompts={"prompts": {"query": "query: ", "doc": "doc: "}, "default_prompt_name": "query"},
     )
+    prompts = {"query": "query: ", "doc": "doc: "}
     spec = load(model).spec
     assert (spec.pooling, spec.normalize) == ("cls", True)
-    assert spec.preprocessing == TextSpec(max_length=11, lowercase=True, prompt="query: ")
+    assert spec.preprocessing == TextSpec(11, lowercase=True, prompt="query: ", prompts=prompts)
     spec = load(model, pooling="max", normalize=False, max_length=POSITIONS).spec
     assert (spec.pooling, spec.normalize) == ("max", False)
-    assert spec.preprocessing == TextSpec(POSITIONS, lowercase=True, prompt="query: ")
+    assert spec.preprocessing == TextSpec(
+        POSITIONS, lowercase=True, prompt="query: ", prompts=prompts
+    )
 
 
 @pytest.mark.parametrize("declared", [None, 10**6])
@@ -95,7 +98,8 @@ def test_limit_is_the_position_table_at_most(model: Path, declared: int | None) 
 def test_prompts_without_a_default_are_not_used(model: Path) -> None:
     prompts = {"prompts": {"query": "query: "}, "default_prompt_name": None}
     add_sentence_transformers(model, {"pooling_mode": "mean"}, prompts=prompts)
-    assert sentence_transformers.read(model).prompt == ""
+    layout = sentence_transformers.read(model)
+    assert (layout.prompt, layout.prompts) == ("", {"query": "query: "})
 
 
 def test_transformer_in_a_folder_of_its_own(plain: Path, tmp_path: Path) -> None:
@@ -135,7 +139,9 @@ def test_pooling_without_the_prompt(model: Path) -> None:
     with pytest.raises(Unsupported, match="pools without its prompt"):
         load(model)
     change_json(model / "config_sentence_transformers.json", default_prompt_name=None)
-    assert load(model).spec.pooling == "mean"
+    spec = load(model).spec
+    assert spec.pooling == "mean"
+    assert spec.preprocessing == TextSpec(POSITIONS, prompts={"q": "q: "}, include_prompt=False)
 
 
 @pytest.mark.parametrize("kind", ["StaticEmbedding", "WordEmbeddings", "LayerNorm"])

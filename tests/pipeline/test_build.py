@@ -19,7 +19,7 @@ from edgessl.calibrate import quantize
 from edgessl.errors import OutputError, ParityError, RecipeError, Unsupported
 from edgessl.export import describe, onnx_graph
 from edgessl.recipe import Recipe
-from tests.bundles import ASSETS, GRAPHS, Bundles
+from tests.bundles import Bundles, files_of
 
 CPU = [
     ("bert", "onnx", "fp32"),
@@ -55,7 +55,7 @@ def check_facts(bundles: Bundles, model: str, key: str, precision: str) -> bundl
     manifest = bundle.read(built.path)
     assert manifest == built.manifest
     assert bundle.check_files(built.path, manifest) == []
-    assert set(manifest.files) == ASSETS[model] | GRAPHS[key] | {bundle.REFERENCE}
+    assert set(manifest.files) == files_of(model, key)
     assert (manifest.target, manifest.precision) == (key, precision)
     assert manifest.provenance.source == bundles.models[model].name
     weights = bundle.file_entry(bundles.models[model] / "model.safetensors")

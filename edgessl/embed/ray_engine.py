@@ -1,0 +1,181 @@
+"""``--engine ray``: the blocks of a job embedded by the workers of a Ray cluster, through Ray Data.
+
+A worker is one actor that has the bundle open. It reads the blocks that it is given from the inputs
+itself, and sends back their vectors; the process of the command writes the parts, as for a job in
+one process. So the job directory, what goes on after a stop, and the vectors are the same, and one
+engine goes on with what the other began. Bundle and inputs must be at the same path everywhere; the
+output only where the command runs. A worker that dies is started anew, with the blocks it had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgessl.embed import inputs, job
+from edgessl.embed.plan import Plan
+from edgessl.errors import EdgesslError, RecipeError, Unsupported, first_line, require
+from edgessl.target import get
+
+if TYPE_CHECKING:
+    from edgessl.embed.job import Embedded
+
+_RESTARTS = 20  # of one worker, and of one task: what kills its worker each time shall end the job
+_SPAN = 8  # blocks that a task has at most: a worker tokenizes the next while it embeds one
+_TASKS = 4  # for each worker at least, so that they end together
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """``address``: of a Ray cluster; None: the one in ``RAY_ADDRESS``, else one on this machine.
+
+    ``workers``: actors; None: one for each node of the cluster.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+
+
+@contextlib.contextmanager
+def results(asked: Plan, done: Collection[int], cluster: Cluster) -> Iterator[Iterator[Embedded]]:
+    """Embed the blocks that are not *done* on *cluster*: what ``job.embedded`` gives, in order.
+
+    Raises:
+        MissingDependency: Ray is not installed.
+        RecipeError: no such cluster, or fewer than one worker.
+        Unsupported: inputs that workers cannot read: standard input.
+        EdgesslError: what a worker raised; workers that keep dying.
+    """
+    ray = require("ray.data", "ray", "embedding on a Ray cluster") and require("ray", "ray", "")
+    if asked.source.is_stdin:
+        raise Unsupported('standard input is read by one process: give a file, or --engine local.')
+    if cluster.workers is not None and cluster.workers < 1:
+        raise RecipeError(f"--workers must be at least 1, not {cluster.workers}.")
+    with _connected(ray, cluster.address):
+        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        workers = cluster.workers or len(nodes)
+        gpu = get(asked.manifest.target).needs_gpu or asked.options.get("device") == "gpu"
+        share = cpus_each(nodes, workers)
+        shared = replace(asked.anywhere(), options=_options(asked, share, nodes, gpu))
+        yield _embedded(ray, shared, _spans(asked, done, workers), workers, share, gpu)
+
+
+def cpus_each(nodes: Sequence[float], workers: int) -> float:
+    """The most CPUs that each of so many workers can have, on nodes with so many."""
+    whole = [float(cpus) for cpus in range(int(max(nodes)), 0, -1)]
+    parts = [1 / count for count in range(2, workers + 1)]
+    fitting = (
+        share
+        for share in [*whole, *parts]
+        if sum(int(cpus / share + 1e-9) for cpus in nodes) >= workers
+    )
+    return next(fitting, 1 / (workers + 1))
+
+
+def _options(asked: Plan, share: float, nodes: Sequence[float], gpu: bool) -> dict[str, Any]:
+    """The session's options where several workers have the cores of one machine."""
+    given = any(name in asked.options for name in ("threads", "streams"))
+    if gpu or given or share >= min(nodes):
+        return asked.options
+    return {**asked.options, "threads": 1, "streams": max(1, int(share))}
+
+
+def _spans(asked: Plan, done: Collection[int], workers: int) -> list[dict[str, int]]:
+    """The blocks to be embedded, as tasks: ``first`` block and ``count`` of them."""
+    rows = sum(opened.count() for opened in inputs.open_source(asked.source))
+    waiting = [n for n in range(-(-rows // asked.block_rows)) if n not in done]
+    most = max(1, min(_SPAN, len(waiting) // (workers * _TASKS)))
+    spans: list[dict[str, int]] = []
+    for number in waiting:
+        last = spans[-1] if spans else None
+        if last and last["count"] < most and last["first"] + last["count"] == number:
+            last["count"] += 1
+        else:
+            spans.append({"first": number, "count": 1})
+    return spans
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    """Join the cluster, unless this process has, and be as quiet as a command should be."""
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as err:  # ConnectionError, ValueError, RuntimeError, by what is wrong
+        where = f"no Ray cluster at {address}" if address else "Ray does not start here"
+        raise RecipeError(f"{where} ({first_line(err)}). See: ray status") from err
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _embedded(
+    ray: Any, asked: Plan, spans: list[dict[str, int]], workers: int, share: float, gpu: bool
+) -> Iterator[Embedded]:
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True  # int8's scales are those of the first block
+    with ray.data.DataContext.current(context):
+        tasks = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(
+            Worker,
+            fn_constructor_args=(asked,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=share,
+            num_gpus=1 if gpu else None,
+            ray_remote_args_fn=lambda: {
+                "max_restarts": _RESTARTS,
+                "max_task_retries": _RESTARTS,
+            },
+        )
+        try:
+            for row in tasks.iter_rows():
+                yield pickle.loads(row["block"])
+        except ray.exceptions.RayError as err:
+            raise _plain(err) from err
+
+
+class Worker:
+    """What Ray Data calls on a cluster: one session for all tasks."""
+
+    def __init__(self, asked: Plan) -> None:
+        self.asked = asked
+        self.session = job.open_session(asked)
+
+    def __call__(self, tasks: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        source, size = self.asked.source, self.asked.block_rows
+        for first, count in zip(tasks["first"].tolist(), tasks["count"].tolist(), strict=True):
+            blocks = islice(inputs.blocks(source, size, first), count)
+            for embedded in job.embedded(self.session, blocks):
+                yield {"block": np.array([pickle.dumps(embedded, protocol=5)], dtype=object)}
+
+
+def _plain(err: BaseException) -> EdgesslError:
+    """What a worker raised, or that workers die."""
+    cause: BaseException | None = err
+    while cause is not None:
+        if isinstance(cause, EdgesslError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return EdgesslError(
+        f"Ray cannot go on: {first_line(err)}. Workers that die again and again often lack memory: "
+        "try fewer (--workers). The same command goes on."
+    )
