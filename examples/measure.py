@@ -24,12 +24,13 @@ from examples.figures import (
     int8,
     int8_cost,
     int8_images,
+    patches,
     peers,
     report,
     speed,
 )
 
-PARTS = ("fidelity", "export", "device", "int8", "int8-cost", "int8-images", "speed")
+PARTS = ("fidelity", "export", "device", "int8", "int8-cost", "int8-images", "patches", "speed")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     parts = chosen.parts or PARTS
     chosen.output.mkdir(parents=True, exist_ok=True)
-    need_peers = not chosen.no_peers and set(parts) != {"fidelity"}
+    need_peers = not chosen.no_peers and bool(set(parts) - {"fidelity", "patches"})
     others = peers.environment(chosen.peers) if need_peers else None
 
     result: dict[str, Any] = {"environment": report.environment(), "quick": chosen.quick}
@@ -87,6 +88,9 @@ def measure(
         images = int8_images.QUICK if quick else int8_images.Sizes()
         found = int8_images.measure(output, others, images)
         return found, int8_images.render(found)
+    if part == "patches":
+        found = patches.measure(output, patches.QUICK if quick else patches.Sizes())
+        return found, patches.render(found)
     if part == "speed":
         found = speed.measure(output, others, speed.QUICK if quick else speed.Sizes())
         return found, speed.render(found)

@@ -155,7 +155,7 @@ def _noise(
     2014) makes the numbers.
     """
     bits = np.ascontiguousarray(pixel_values, np.float32).view(np.uint32)
-    sums = bits.reshape(len(bits), -1).sum(axis=1, dtype=np.uint64)
+    sums = bits.sum(axis=(1, 2, 3), dtype=np.uint64)
     start = _mixed(sums ^ _mixed(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
     steps = np.arange(1, patches + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return _mixed(start[:, None] + steps)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,14 +28,15 @@ from edgessl.target import get
 if TYPE_CHECKING:
     from edgessl.embed.job import Embedded
 
-_RESTARTS = 20  # of one worker, and of one task: what kills its worker each time shall end the job
+_STARTS = 20  # of workers, without one block done in between: what kills each of them ends the job
 _SPAN = 8  # blocks that a task has at most: a worker tokenizes the next while it embeds one
 _TASKS = 4  # for each worker at least, so that they end together
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """``address``: of a Ray cluster; None: the one in ``RAY_ADDRESS``, else one on this machine.
+    """``address``: of a Ray cluster; None: the one in ``RAY_ADDRESS`` or that runs on this machine,
+    else one for this job alone.
 
     ``workers``: actors; None: one for each node of the cluster.
     """
@@ -55,7 +57,7 @@ def results(asked: Plan, done: Collection[int], cluster: Cluster) -> Iterator[It
     """
     ray = require("ray.data", "ray", "embedding on a Ray cluster") and require("ray", "ray", "")
     if asked.source.is_stdin:
-        raise Unsupported('standard input is read by one process: give a file, or --engine local.')
+        raise Unsupported("standard input is read by one process: give a file, or --engine local.")
     if cluster.workers is not None and cluster.workers < 1:
         raise RecipeError(f"--workers must be at least 1, not {cluster.workers}.")
     with _connected(ray, cluster.address):
@@ -111,12 +113,13 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(
-            address=address,
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _quiet_core():
+            ray.init(
+                address=address,
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as err:  # ConnectionError, ValueError, RuntimeError, by what is wrong
         where = f"no Ray cluster at {address}" if address else "Ray does not start here"
         raise RecipeError(f"{where} ({first_line(err)}). See: ray status") from err
@@ -126,6 +129,18 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Ray's C++ side writes to stderr by itself; it looks here when it starts."""
+    name = "RAY_BACKEND_LOG_LEVEL"
+    before = os.environ.setdefault(name, "fatal")
+    try:
+        yield
+    finally:
+        if before == "fatal":
+            os.environ.pop(name, None)
+
+
 def _embedded(
     ray: Any, asked: Plan, spans: list[dict[str, int]], workers: int, share: float, gpu: bool
 ) -> Iterator[Embedded]:
@@ -133,18 +148,15 @@ def _embedded(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True  # int8's scales are those of the first block
+    starts = ray.remote(num_cpus=0)(Starts).remote()
     with ray.data.DataContext.current(context):
         tasks = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(
             Worker,
-            fn_constructor_args=(asked,),
+            fn_constructor_args=(asked, starts, workers + _STARTS),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=share,
             num_gpus=1 if gpu else None,
-            ray_remote_args_fn=lambda: {
-                "max_restarts": _RESTARTS,
-                "max_task_retries": _RESTARTS,
-            },
         )
         try:
             for row in tasks.iter_rows():
@@ -153,11 +165,35 @@ def _embedded(
             raise _plain(err) from err
 
 
-class Worker:
-    """What Ray Data calls on a cluster: one session for all tasks."""
+class Starts:
+    """An actor that counts how often workers were started since a block was last done."""
 
-    def __init__(self, asked: Plan) -> None:
-        self.asked = asked
+    def __init__(self) -> None:
+        self.count = 0
+
+    def started(self) -> int:
+        self.count += 1
+        return self.count
+
+    def done(self) -> None:
+        self.count = 0
+
+
+class Worker:
+    """What Ray Data calls on a cluster: one session for all tasks.
+
+    Ray starts a worker that died again, without end; *most* starts in vain are an ``EdgesslError``.
+    """
+
+    def __init__(self, asked: Plan, starts: Any, most: int) -> None:
+        import ray
+
+        if ray.get(starts.started.remote()) > most:
+            raise EdgesslError(
+                f"workers die: {most} were started, and not one block was done. Often they lack "
+                "memory: try fewer (--workers). The same command goes on."
+            )
+        self.asked, self.starts = asked, starts
         self.session = job.open_session(asked)
 
     def __call__(self, tasks: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -165,17 +201,15 @@ class Worker:
         for first, count in zip(tasks["first"].tolist(), tasks["count"].tolist(), strict=True):
             blocks = islice(inputs.blocks(source, size, first), count)
             for embedded in job.embedded(self.session, blocks):
+                self.starts.done.remote()
                 yield {"block": np.array([pickle.dumps(embedded, protocol=5)], dtype=object)}
 
 
 def _plain(err: BaseException) -> EdgesslError:
-    """What a worker raised, or that workers die."""
+    """What a worker raised, else what Ray says."""
     cause: BaseException | None = err
     while cause is not None:
         if isinstance(cause, EdgesslError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return EdgesslError(
-        f"Ray cannot go on: {first_line(err)}. Workers that die again and again often lack memory: "
-        "try fewer (--workers). The same command goes on."
-    )
+    return EdgesslError(f"Ray cannot go on: {first_line(err)}. The same command goes on.")

@@ -142,6 +142,8 @@ def test_kill_9_at_random_moments(output: str, dtype: str, place: Path) -> None:
     assert ids.tolist() == [n for n in range(401) if n != 150]
     if dtype == "float32":
         assert np.array_equal(read, np.stack([vector(text) for text in TEXTS]))
+    # killed while tidying up, it leaves that to the next command, even one that is refused
+    assert "exists; pass --overwrite" in finished(JOB, "0", *command, "-o", output)[2]
     assert not [name for name in os.listdir(place) if name.startswith(".")]
 
 

@@ -89,6 +89,67 @@ def test_is_the_mae_that_masks_nothing(directory: Path) -> None:
     np.testing.assert_allclose(features(directory, images), expected, atol=2e-5)
 
 
+def patches_of(images: Floats, kept: int, seed: int = 4) -> npt.NDArray[np.int64]:
+    """Patches of each image, *kept* of them in no order."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(count_patches(images))[:kept] for _ in images])
+
+
+def count_patches(images: Floats) -> int:
+    return (images.shape[-1] // 4) ** 2  # both checkpoints have patches of 4 pixels
+
+
+def masked_mae(directory: Path, images: Floats, indices: npt.NDArray[np.int64]) -> Floats:
+    """Features of transformers' own model, whose noise leaves those patches, in that order."""
+    patches, kept = count_patches(images), indices.shape[1]
+    ratio = 1 - (kept + 0.5) / patches
+    model: Any = ViTMAEModel.from_pretrained(directory, mask_ratio=ratio).eval()
+    noise = np.full((len(images), patches), 2.0)
+    np.put_along_axis(noise, indices, np.arange(kept) / kept, axis=1)
+    with torch.no_grad():
+        hidden: Floats = model(
+            torch.from_numpy(images), noise=torch.from_numpy(noise)
+        ).last_hidden_state.numpy()
+    assert hidden.shape[1] == 1 + kept
+    return hidden
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("kept", [1, 4, 11])
+def test_fewer_patches_are_what_pretraining_saw(directory: Path, kept: int, pooling: str) -> None:
+    encoder = load(directory, pooling=pooling, features=True)
+    images = pixels(encoder)
+    indices = patches_of(images, kept)
+    hidden = masked_mae(directory, images, indices)
+    outputs = run.forward(encoder, {"pixel_values": images, "patch_indices": indices})
+    np.testing.assert_allclose(outputs[FEATURES], hidden, atol=2e-5)
+    rest = hidden[:, 1:]
+    expected = {"mean": rest.mean(1), "cls": hidden[:, 0], "max": rest.max(1)}[pooling]
+    np.testing.assert_allclose(outputs[VECTOR], expected, atol=2e-5)
+
+
+def test_patch_dropping_is_an_input_that_may_be_left_out_of_the_export(directory: Path) -> None:
+    encoder, without = load(directory), load(directory, patch_dropping=False)
+    images = pixels(encoder)
+    side = images.shape[-1] // 4
+    assert isinstance(encoder.spec.preprocessing, ImageSpec)
+    assert encoder.spec.preprocessing.grid == (side, side)
+    assert encoder.spec.inputs[1:] == (TensorSpec("patch_indices", "int64", ("batch", "kept")),)
+    axis = encoder.spec.axes["kept"]
+    assert (axis.smallest, axis.usual, axis.largest, axis.counted) == (1, *3 * (side * side,))
+    assert without.spec.inputs == encoder.spec.inputs[:1]
+    every = np.tile(np.arange(side * side), (len(images), 1))
+    expected = run.forward(without, {"pixel_values": images})[VECTOR]
+    actual = run.forward(encoder, {"pixel_values": images, "patch_indices": every})[VECTOR]
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_merging_leaves_no_choice_of_patches(tiny: Path) -> None:
+    encoder = load(tiny, merge_tokens=2)
+    assert [spec.name for spec in encoder.spec.inputs] == ["pixel_values"]
+    assert encoder.spec.preprocessing == ImageSpec(16, 16)
+
+
 def test_positions_and_every_patch_count(directory: Path) -> None:
     """A change of one patch shows most in that patch's own token: nothing is masked or moved."""
     encoder = load(directory, pooling="none")
@@ -96,11 +157,8 @@ def test_positions_and_every_patch_count(directory: Path) -> None:
     patch = int(module.backbone.config.patch_size)
     image = pixels(encoder, 1)
     side = image.shape[-1] // patch
-    assert encoder.spec.outputs == (
-        TensorSpec(
-            FEATURES, "float32", ("batch", 1 + side * side, encoder.spec.outputs[0].shape[2])
-        ),
-    )
+    width = encoder.spec.outputs[0].shape[2]
+    assert encoder.spec.outputs == (TensorSpec(FEATURES, "float32", ("batch", "tokens", width)),)
     before = run.forward(encoder, {"pixel_values": image})[FEATURES]
     for row, column in ((0, 0), (0, side - 1), (1, 2), (side - 1, 0)):
         changed = image.copy()
@@ -170,7 +228,7 @@ def test_decoder_is_ignored(model: Path) -> None:
 def test_config_may_leave_defaults_out(tmp_path: Path) -> None:
     directory = save_mae(tmp_path, image_size=224, patch_size=56)
     change_json(directory / "config.json", image_size=None, num_channels=None)
-    assert load(directory).spec.preprocessing == ImageSpec(224, 224, 3)
+    assert load(directory).spec.preprocessing == ImageSpec(224, 224, 3, (4, 4))
 
 
 def test_preprocessor_is_needed(model: Path) -> None:
