@@ -144,12 +144,8 @@ def _quiet_core() -> Iterator[None]:
 def _embedded(
     ray: Any, asked: Plan, spans: list[dict[str, int]], workers: int, share: float, gpu: bool
 ) -> Iterator[Embedded]:
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.preserve_order = True  # int8's scales are those of the first block
     starts = ray.remote(num_cpus=0)(Starts).remote()
-    with ray.data.DataContext.current(context):
+    with _settings(ray.data.DataContext.get_current()):
         tasks = ray.data.from_items(spans, override_num_blocks=len(spans)).map_batches(
             Worker,
             fn_constructor_args=(asked, starts, workers + _STARTS),
@@ -163,6 +159,18 @@ def _embedded(
                 yield pickle.loads(row["block"])
         except ray.exceptions.RayError as err:
             raise _plain(err) from err
+
+
+@contextlib.contextmanager
+def _settings(context: Any) -> Iterator[None]:
+    """Results in order (int8's scales are those of the first block), and no chatter."""
+    options = context.execution_options
+    before = context.enable_progress_bars, options.preserve_order
+    context.enable_progress_bars, options.preserve_order = False, True
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, options.preserve_order = before
 
 
 class Starts:

@@ -6,6 +6,7 @@ whose random weights say nothing of accuracy and take the time of real ones.
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import edgessl
 from edgessl.gate import latency
 from edgessl.runtimes import patches
+from edgessl.runtimes.options import PATCHES
 from edgessl.runtimes.session import Session
 from examples import data
 from examples.figures import graphs, report, tasks
@@ -48,15 +50,21 @@ class Sizes:
         ("openvino", "fp32"),
         ("openvino", "int8"),
     )
+    targets_large: tuple[tuple[str, str], ...] = (
+        ("onnx", "fp32"),
+        ("openvino", "fp32"),
+        ("openvino", "bf16"),
+    )
 
 
 QUICK = Sizes(
-    *(300, 100, (0.5,), (4,), (4,), (1, 8), (1,), 2),
+    *(300, 100, (0.5,), (4,), (2,), (1, 8), (1,), 2),
     large=(
         *(("hidden_size", 64), ("intermediate_size", 128), ("num_hidden_layers", 2)),
         *(("num_attention_heads", 2), ("image_size", 32)),
     ),
     targets=(("onnx", "fp32"), ("openvino", "fp32")),
+    targets_large=(("openvino", "fp32"),),
 )
 
 
@@ -69,8 +77,8 @@ def measure(directory: Path, sizes: Sizes) -> dict[str, Any]:
     found["choosing"] = _choosing()
     found["speed"]["vit-mae-cifar10"] = _speed(mae, sizes.targets, sizes, sizes.batches)
     model = save_large(directory / "vit-b-16", dict(sizes.large))
-    large = _build(model, directory, sizes.targets, sizes.merge_large, calibration)
-    found["speed"]["ViT-B/16"] = _speed(large, sizes.targets, sizes, sizes.batches_large)
+    large = _build(model, directory, sizes.targets_large, sizes.merge_large, calibration)
+    found["speed"]["ViT-B/16"] = _speed(large, sizes.targets_large, sizes, sizes.batches_large)
     return found
 
 
@@ -109,7 +117,7 @@ def _accuracy(built: Mapping[str, Path], sizes: Sizes) -> list[dict[str, Any]]:
     settings += [
         (f"{keep:.0%}, {how}", fp32, {"keep_patches": keep, "patches": how})
         for keep in sizes.keep
-        for how in patches.PATCHES
+        for how in PATCHES
     ]
     settings += [
         (f"merging {merge} a layer", f"{fp32}, merging {merge}", {}) for merge in sizes.merge
@@ -163,9 +171,9 @@ def _choosing() -> dict[str, float]:
     """Microseconds for the choice of half the patches of one image of 224 pixels, 14 x 14."""
     image = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
     found = {}
-    for how in patches.PATCHES:
-        choice = patches.PatchChoice((14, 14), 98, how)
-        samples = latency.interleave({how: lambda choice=choice: choice(image)}, 200, warm_up=5)
+    for how in PATCHES:
+        choose = functools.partial(patches.PatchChoice((14, 14), 98, how), image)
+        samples = latency.interleave({how: choose}, 200, warm_up=5)
         found[how] = statistics.median(samples[how]) * 1e6
     return found
 

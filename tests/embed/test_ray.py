@@ -3,6 +3,7 @@ happens to its workers. (Ray warns at import, so it runs in processes of their o
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import signal
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 import edgessl
@@ -84,6 +84,7 @@ def test_a_killed_worker_is_replaced_and_nothing_shows(folder: Path, tmp_path: P
             while not list((tmp_path / ".vectors.parquet.job").glob("part-*.npz")):
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.02)
+            psutil: Any = importlib.import_module("psutil")
             children = psutil.Process(process.pid).children(recursive=True)
             workers = [child for child in children if "MapWorker" in " ".join(child.cmdline())]
             assert len(workers) == 2
