@@ -3,6 +3,7 @@
     python -m examples.measure                        all of it (an idle machine, about an hour)
     python -m examples.measure fidelity --json f.json
     python -m examples.measure int8-cost --long       with 30,000 calibration texts besides
+    python -m examples.measure embed --long           a million texts
     python -m examples.measure --quick --no-peers     small numbers, to see that it works
 
 Markdown on stdout; ``--json`` keeps the raw samples and the environment.
@@ -19,6 +20,7 @@ from typing import Any
 
 from examples.figures import (
     device,
+    embedding,
     exports,
     fidelity,
     int8,
@@ -30,7 +32,17 @@ from examples.figures import (
     speed,
 )
 
-PARTS = ("fidelity", "export", "device", "int8", "int8-cost", "int8-images", "patches", "speed")
+PARTS = (
+    "fidelity",
+    "export",
+    "device",
+    "int8",
+    "int8-cost",
+    "int8-images",
+    "patches",
+    "speed",
+    "embed",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
     options.add_argument("--quick", action="store_true", help="small numbers: a test, no figures")
-    options.add_argument("--long", action="store_true", help="int8-cost: 30,000 texts besides")
+    options.add_argument(
+        "--long", action="store_true", help="int8-cost: 30,000 texts; embed: 1,000,000"
+    )
     options.add_argument("--json", type=Path, help="write raw samples and environment here")
     options.add_argument("--output", type=Path, default=Path("out/measure"), help="for bundles")
     options.add_argument(
@@ -56,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     parts = chosen.parts or PARTS
     chosen.output.mkdir(parents=True, exist_ok=True)
-    need_peers = not chosen.no_peers and bool(set(parts) - {"fidelity", "patches"})
+    need_peers = not chosen.no_peers and bool(set(parts) - {"fidelity", "patches", "embed"})
     others = peers.environment(chosen.peers) if need_peers else None
 
     result: dict[str, Any] = {"environment": report.environment(), "quick": chosen.quick}
@@ -91,6 +105,10 @@ def measure(
     if part == "patches":
         found = patches.measure(output, patches.QUICK if quick else patches.Sizes())
         return found, patches.render(found)
+    if part == "embed":
+        many = embedding.QUICK if quick else embedding.LONG if long else embedding.Sizes()
+        found = embedding.measure(output, many)
+        return found, embedding.render(found)
     if part == "speed":
         found = speed.measure(output, others, speed.QUICK if quick else speed.Sizes())
         return found, speed.render(found)

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,6 +28,7 @@ from edgessl.target import get
 
 if TYPE_CHECKING:
     from edgessl.embed.job import Embedded
+    from edgessl.runtimes.session import Session
 
 _STARTS = 20  # of workers, without one block done in between: what kills each of them ends the job
 _SPAN = 8  # blocks that a task has at most: a worker tokenizes the next while it embeds one
@@ -108,25 +110,40 @@ def _spans(asked: Plan, done: Collection[int], workers: int) -> list[dict[str, i
 def _connected(ray: Any, address: str | None) -> Iterator[None]:
     """Join the cluster, unless this process has, and be as quiet as a command should be."""
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if ray.is_initialized():
         yield
         return
+    if address is not None:
+        _check_reachable(address)
     try:
         with _quiet_core():
             ray.init(
                 address=address,
                 include_dashboard=None if address else False,
                 log_to_driver=False,
-                logging_level=logging.ERROR,
+                logging_level=logging.CRITICAL,
             )
     except Exception as err:  # ConnectionError, ValueError, RuntimeError, by what is wrong
-        where = f"no Ray cluster at {address}" if address else "Ray does not start here"
+        where = f"Ray at {address} does not take us" if address else "Ray does not start here"
         raise RecipeError(f"{where} ({first_line(err)}). See: ray status") from err
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for two minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        raise RecipeError(f"--ray-address {address!r}: give HOST:PORT, as ray start printed it.")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as err:
+        raise RecipeError(
+            f"no Ray cluster at {address} ({first_line(err)}). Start one there: ray start --head"
+        ) from err
 
 
 @contextlib.contextmanager
@@ -191,20 +208,26 @@ class Worker:
     """What Ray Data calls on a cluster: one session for all tasks.
 
     Ray starts a worker that died again, without end; *most* starts in vain are an ``EdgesslError``.
+    What is wrong at the start is said at the first task: Ray passes no more than the text of it on.
     """
 
     def __init__(self, asked: Plan, starts: Any, most: int) -> None:
         import ray
 
-        if ray.get(starts.started.remote()) > most:
-            raise EdgesslError(
-                f"workers die: {most} were started, and not one block was done. Often they lack "
-                "memory: try fewer (--workers). The same command goes on."
-            )
         self.asked, self.starts = asked, starts
-        self.session = job.open_session(asked)
+        try:
+            if ray.get(starts.started.remote()) > most:
+                raise EdgesslError(
+                    f"workers die: {most} were started, and no block was done. Often they lack "
+                    "memory: try fewer (--workers). The same command goes on."
+                )
+            self.session: Session | EdgesslError = job.open_session(asked)
+        except EdgesslError as err:
+            self.session = err
 
     def __call__(self, tasks: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if isinstance(self.session, EdgesslError):
+            raise self.session
         source, size = self.asked.source, self.asked.block_rows
         for first, count in zip(tasks["first"].tolist(), tasks["count"].tolist(), strict=True):
             blocks = islice(inputs.blocks(source, size, first), count)
