@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from edgessl import openvino_core
 from edgessl.errors import BundleError, require
 
 # The operators that hold nearly all weights and arithmetic of an encoder.
@@ -86,8 +87,7 @@ def describe_openvino(path: Path, inference_precision: str) -> dict[str, Any]:
 
     The layers are those of the compiled graph, after fusion, with the precision each was given.
     """
-    openvino = require("openvino", "openvino", "reading an OpenVINO IR")
-    core = openvino.Core()
+    core = openvino_core.core("reading an OpenVINO IR")
     settings = {"INFERENCE_PRECISION_HINT": inference_precision}
     try:
         model = core.read_model(str(path))

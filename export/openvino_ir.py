@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.backend import BuildPlan
-from edgessl.errors import Unsupported, require
+from edgessl.errors import Unsupported
+from edgessl.openvino_core import core, library
 from edgessl.spec import FEATURES_NAME
 
 # OpenVINO computes in bf16 unasked where a CPU has it (1.5e-3 off), so the manifest decides.
@@ -23,9 +24,9 @@ def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
         MissingDependency: openvino is not installed.
         Unsupported: OpenVINO cannot read this graph.
     """
-    openvino = require("openvino", "openvino", "the openvino target")
+    openvino = library("the openvino target")
     try:
-        model = openvino.Core().read_model(str(onnx))
+        model = core("the openvino target").read_model(str(onnx))
     except RuntimeError as err:
         reason = str(err).strip().splitlines()[-1][:300]
         raise Unsupported(f"OpenVINO cannot read {onnx.name}: {reason}") from err

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import io
-import sys
-import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,16 +20,16 @@ from edgessl.errors import (
     EdgesslError,
     RecipeError,
     first_line,
-    require,
 )
 from edgessl.isa import check
+from edgessl.openvino_core import core as shared_core
+from edgessl.openvino_core import library
 from edgessl.runtimes import memory
 from edgessl.runtimes.int8_probe import saturates
 
 _DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
-_CONVERTER = "openvino.tools.ovc"
+_PURPOSE = "opening an openvino bundle"
 _BESIDE, _WHOLE = b"b", b"w"  # a kept graph starts with where its weights are
-_FIRST = threading.Lock()
 
 
 class OpenVinoBackend:
@@ -128,12 +124,11 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
             which the bundle's int8 sums would saturate.
         BundleError: OpenVINO cannot load the file.
     """
-    openvino = _library()
-    _make_first_tensor(openvino)
+    openvino = library(_PURPOSE)
     device = "cpu" if options.device is None else options.device
     if device not in _DEVICES:
         raise RecipeError(f"device {device!r}: openvino bundles run on {' or '.join(_DEVICES)}.")
-    core = openvino.Core()
+    core = shared_core(_PURPOSE)
     name = _DEVICES[device]
     if name == "CPU":  # always there; asking would load what drives the other devices
         check(manifest, lambda: saturates(lambda *probe: _run(core, *probe)))
@@ -180,32 +175,6 @@ def open_backend(directory: Path, manifest: Manifest, options: RuntimeOptions) -
     spare = (Path(openvino.__path__[0]), directory) if name == "CPU" else ()
     outputs = [spec.name for spec in manifest.encoder.outputs]
     return OpenVinoBackend(compiled, openvino.Tensor, outputs, streams, facts, spare)
-
-
-def _library() -> ModuleType:
-    """``openvino`` without its model converter, which is half of the time and of the memory that
-    the import takes, and imports a client that reports usage over the network. ``openvino``
-    itself does without it where it cannot be imported; whoever calls it later gets it then."""
-    if "openvino" in sys.modules or _CONVERTER in sys.modules:
-        return require("openvino", "openvino", "opening an openvino bundle")
-    sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # Python's way to say: not there
-    try:
-        library = require("openvino", "openvino", "opening an openvino bundle")
-    finally:
-        del sys.modules[_CONVERTER]
-
-    def convert_model(*arguments: Any, **options: Any) -> Any:
-        return importlib.import_module(_CONVERTER).convert_model(*arguments, **options)
-
-    library.__dict__.setdefault("convert_model", convert_model)
-    return library
-
-
-def _make_first_tensor(openvino: ModuleType) -> None:
-    """The first tensors that a process makes of arrays deadlock when two threads make them at once:
-    in 2026.4 one holds the lock of a C++ static and waits for the GIL, the other the reverse."""
-    with _FIRST:
-        openvino.Tensor(np.zeros(1, np.float32))
 
 
 def _on_cpu(options: RuntimeOptions) -> dict[str, Any]:

@@ -175,6 +175,26 @@ def test_measure_int8(tmp_path: Path) -> None:
     assert float(shown[4]) == pytest.approx(min(raw["cosine"]), abs=1e-5)
 
 
+def test_measure_patches(tmp_path: Path) -> None:
+    """Fewer tokens in small: every setting is measured, and the tables say what was."""
+    found, printed = measured(tmp_path, "patches")
+    rows = {row["name"]: row for row in found["patches"]["accuracy"]}
+    choices = ["50%, grid", "50%, random", "50%, saliency"]
+    assert list(rows) == ["every patch", *choices, "merging 4 a layer"]
+    assert all(len(row["knn"]) == len(row["cosine"]) == 100 for row in rows.values())
+    assert rows["every patch"]["knn"] == rows["every patch"]["mixed"]
+    assert min(rows["every patch"]["cosine"]) > 0.9999
+    for name in choices:
+        assert 0.95 < np.mean(rows[name]["cosine"]) < 0.9999
+    assert np.mean(rows["every patch"]["probe"]) > 0.3  # chance is 0.1
+    for encoder, batches in (("vit-mae-cifar10", ["1", "8"]), ("ViT-B/16", ["1"])):
+        runs = found["patches"]["speed"][encoder]["openvino fp32"]
+        assert list(runs) == batches
+        settings = next(iter(runs.values()))
+        assert list(settings)[:2] == ["every patch", "50%"] and len(settings) == 3
+    assert [len(table) for table in tables_of(printed)] == [7, 5, 5]
+
+
 def test_nearest_is_another_row() -> None:
     rows = graphs.unit(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32))
     expected = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,20 @@ def test_bounds_are_inclusive(precision: str) -> None:
     assert not make(np.nextafter(mean, 0), lowest, 0, 1, BOUNDS[precision]).within
     assert not make(mean, np.nextafter(lowest, 0), 0, 1, BOUNDS[precision]).within
     assert not make(float("nan"), lowest, 0, 1, BOUNDS[precision]).within
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_merged_tokens_widen_the_bounds_of_floats_alone(precision: str) -> None:
+    """Rounding may change which tokens are merged; what is quantized has that room already."""
+    golden = batch({"sentence_embedding": vectors([1, 0])})
+    plain, merged = (
+        parity.compare([golden], lambda _: golden.outputs, precision, spec).bound
+        for spec in (text_spec(), replace(text_spec(), merged=4))
+    )
+    assert plain == BOUNDS[precision]
+    wider = precision in ("fp32", "fp16", "bf16")
+    assert all((one < other) == wider for one, other in zip(merged, plain, strict=True))
+    assert merged[0] >= merged[1] >= BOUNDS["int4-weight-only"][1]
 
 
 def test_golden_items() -> None:

@@ -28,6 +28,8 @@ dimensions = 64
 tower = "text"
 probabilities = true
 max_seconds = 12
+patch_dropping = true
+merge_tokens = 4
 
 [quantize]
 precision = "int8"
@@ -70,6 +72,8 @@ def test_every_field_has_a_key(tmp_path: Path) -> None:
         tower="text",
         probabilities=True,
         max_seconds=12,
+        patch_dropping=True,
+        merge_tokens=4,
         calibration="texts.txt",
         calibration_column="text",
         samples=17,

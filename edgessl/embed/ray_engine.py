@@ -172,8 +172,9 @@ def _embedded(
             num_gpus=1 if gpu else None,
         )
         try:
-            for row in tasks.iter_rows():
-                yield pickle.loads(row["block"])
+            # none ahead: what is done shall be on the disk
+            for found in tasks.iter_batches(batch_size=None, prefetch_batches=0):
+                yield from map(pickle.loads, found["block"])
         except ray.exceptions.RayError as err:
             raise _plain(err) from err
 
@@ -237,10 +238,14 @@ class Worker:
 
 
 def _plain(err: BaseException) -> EdgesslError:
-    """What a worker raised, else what Ray says."""
-    cause: BaseException | None = err
-    while cause is not None:
-        if isinstance(cause, EdgesslError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
+    """What a worker raised, else what Ray says.
+
+    Ray raises a class of its own that derives from the worker's, with a page of text.
+    """
+    chain: list[BaseException] = [err]
+    while (inner := getattr(chain[-1], "cause", None) or chain[-1].__cause__) is not None:
+        chain.append(inner)
+    for found in reversed(chain):
+        if isinstance(found, EdgesslError):
+            return type(found)(str(found).partition("\n")[0])  # Ray adds lines of its own
     return EdgesslError(f"Ray cannot go on: {first_line(err)}. The same command goes on.")

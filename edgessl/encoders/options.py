@@ -64,6 +64,8 @@ class LoadOptions:
                 "--probabilities puts out the classifier's answer: without --pooling, --features "
                 "and --dimensions."
             )
+        if self.merge_tokens is not None and self.merge_tokens < 1:
+            raise RecipeError(f"--merge-tokens must be at least 1, not {self.merge_tokens}.")
         if self.tower not in (None, "image", "text"):
             raise RecipeError(f"--tower {self.tower}: it is image or text.")
 

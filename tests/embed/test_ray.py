@@ -18,7 +18,7 @@ import pytest
 
 import edgessl
 from edgessl.embed import job, plan
-from edgessl.errors import EdgesslError, RecipeError, Unsupported
+from edgessl.errors import BundleError, EdgesslError, RecipeError, Unsupported
 from tests.builders import random_texts, save_text_model
 
 without_ray = pytest.mark.skipif(
@@ -180,7 +180,8 @@ def test_a_worker_embeds_as_the_job_in_one_process(folder: Path) -> None:
 
     asked = asked_of(folder, lines=45)
     worker = object.__new__(ray_engine.Worker)
-    worker.asked, worker.session = asked, job.open_session(asked)
+    session = job.open_session(asked)
+    worker.asked, worker.session = asked, session
 
     class Counted:
         calls = 0
@@ -193,8 +194,8 @@ def test_a_worker_embeds_as_the_job_in_one_process(folder: Path) -> None:
     worker.starts = Counted
     tasks = {"first": np.array([0, 3]), "count": np.array([3, 2])}
     found = [pickle.loads(row["block"][0]) for row in worker(tasks)]
-    wanted = list(job.embedded(worker.session, job.pending(asked, set())))
-    worker.session.close()
+    wanted = list(job.embedded(session, job.pending(asked, set())))
+    session.close()
     assert Counted.calls == len(found) == 5
     for (block, vectors, refused), (same_block, same_vectors, _) in zip(found, wanted, strict=True):
         assert block == same_block and refused == {} and block.items == []
@@ -204,14 +205,14 @@ def test_a_worker_embeds_as_the_job_in_one_process(folder: Path) -> None:
 def test_what_a_worker_raised_is_what_the_user_reads() -> None:
     from edgessl.embed import ray_engine
 
-    class FromRay(Exception):
-        def __init__(self, cause: Exception) -> None:
-            super().__init__("RayTaskError: 30 lines")
+    class FromRay(RecipeError):  # Ray's own class derives from the error that it passes on
+        def __init__(self, cause: BaseException) -> None:
+            super().__init__("ray::MapWorker()\n30 lines")
             self.cause = cause
 
-    raised = RecipeError("text 1 is None, not str.")
-    assert ray_engine._plain(FromRay(FromRay(raised))) is raised
-    found = ray_engine._plain(FromRay(ValueError("x")))
+    found = ray_engine._plain(FromRay(FromRay(BundleError("model.onnx: damaged."))))
+    assert type(found) is BundleError and str(found) == "model.onnx: damaged."
+    found = ray_engine._plain(RuntimeError("lost a node"))
     assert type(found) is EdgesslError and "The same command goes on" in str(found)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import edgessl
 from edgessl import encoders, parity
+from edgessl.encoder import Encoder
 from edgessl.encoders import run
 from edgessl.encoders.families import FAMILIES
 from edgessl.encoders.merging import merge
@@ -50,7 +51,8 @@ def save(directory: Path, family: str) -> Any:
     """A checkpoint of *family* with random weights and 36 patches, and its model."""
     if family == "vit_mae":
         save_mae(directory, **WIDE)
-        return transformers.ViTMAEModel.from_pretrained(directory, mask_ratio=0.0).eval()
+        mae: Any = transformers.ViTMAEModel.from_pretrained(directory, mask_ratio=0.0)
+        return mae.eval()
     auto: Any = transformers.AutoModel
     model = auto.from_config(CONFIGS[family]).eval()
     fill(model, seed=5)
@@ -60,7 +62,7 @@ def save(directory: Path, family: str) -> Any:
     return model
 
 
-def load(directory: Path, **options: Any) -> encoders.Encoder:
+def load(directory: Path, **options: Any) -> Encoder:
     return encoders.load(directory, LoadOptions(**options), Provenance("here"))
 
 
@@ -217,8 +219,9 @@ def test_off_is_the_encoder_itself(family: str, tmp_path: Path) -> None:
 def test_classifier(tmp_path: Path) -> None:
     """Its answer comes from the class token, which takes no part in the merging."""
     torch.manual_seed(0)
-    config = transformers.ViTConfig(**WIDE, num_labels=3)
-    model = transformers.ViTForImageClassification(config).eval()
+    config = transformers.ViTConfig(**{**WIDE, "num_labels": 3})
+    model: Any = transformers.ViTForImageClassification(config)
+    model.eval()
     fill(model, seed=2)
     save(tmp_path, "vit")
     model.save_pretrained(tmp_path)
@@ -239,6 +242,7 @@ def test_classifier(tmp_path: Path) -> None:
             RecipeError,
             "36 patches, of which one layer can merge at most half",
         ),
+        ({"merge_tokens": 0}, RecipeError, "--merge-tokens must be at least 1, not 0"),
         ({"features": True}, RecipeError, "no features. Leave out --features"),
         ({"pooling": "none"}, RecipeError, "no features"),
         ({"patch_dropping": True}, RecipeError, "choose one"),

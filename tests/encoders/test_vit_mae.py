@@ -96,14 +96,15 @@ def patches_of(images: Floats, kept: int, seed: int = 4) -> npt.NDArray[np.int64
 
 
 def count_patches(images: Floats) -> int:
-    return (images.shape[-1] // 4) ** 2  # both checkpoints have patches of 4 pixels
+    return int(images.shape[-1] // 4) ** 2  # both checkpoints have patches of 4 pixels
 
 
 def masked_mae(directory: Path, images: Floats, indices: npt.NDArray[np.int64]) -> Floats:
     """Features of transformers' own model, whose noise leaves those patches, in that order."""
     patches, kept = count_patches(images), indices.shape[1]
     ratio = 1 - (kept + 0.5) / patches
-    model: Any = ViTMAEModel.from_pretrained(directory, mask_ratio=ratio).eval()
+    model: Any = ViTMAEModel.from_pretrained(directory, mask_ratio=ratio)
+    model.eval()
     noise = np.full((len(images), patches), 2.0)
     np.put_along_axis(noise, indices, np.arange(kept) / kept, axis=1)
     with torch.no_grad():

@@ -24,7 +24,8 @@ GRID = (8, 8)
 def masked_mae(mae: Path, pixels: npt.NDArray[np.float32], kept: int, how: str, seed: int) -> Any:
     """Mean over the patches that the choice leaves, by the pretraining model with that noise."""
     indices = PatchChoice(GRID, kept, how, seed)(pixels)
-    model: Any = ViTMAEModel.from_pretrained(mae, mask_ratio=1 - (kept + 0.5) / 64).eval()
+    model: Any = ViTMAEModel.from_pretrained(mae, mask_ratio=1 - (kept + 0.5) / 64)
+    model.eval()
     noise = np.ones((len(pixels), 64))
     np.put_along_axis(noise, indices, 0.0, axis=1)
     with torch.no_grad():
