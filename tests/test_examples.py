@@ -195,6 +195,25 @@ def test_measure_patches(tmp_path: Path) -> None:
     assert [len(table) for table in tables_of(printed)] == [7, 5, 5]
 
 
+def test_measure_speed_and_embed(tmp_path: Path) -> None:
+    """Whole texts to vectors in small, without the peers; and killed, beside undisturbed."""
+    found, printed = measured(tmp_path, "speed", "embed")
+    speed = found["speed"]
+    names = ["edgessl onnx fp32", "edgessl openvino int8"]
+    assert list(speed["bulk"]) == list(speed["single"]) == names and speed["texts"] == 64
+    assert all(0 < run["seconds"][0] < 60 for run in speed["bulk"].values())
+    assert all(len(calls) == 50 for runs in speed["single"].values() for calls in runs)
+    assert speed["cosine"]["edgessl onnx fp32"] > 0.999999 > speed["cosine"][names[1]]
+    assert list(speed["peak"]["bulk"]) == names[1:]
+    assert all(0 < run["share"] < 1.5 for run in speed["peak"]["bulk"].values())
+
+    embed = found["embed"]
+    assert embed["identical"] and embed["texts"] == 9000
+    assert [run.get("summary", {}).get("rows") for run in embed["killed"]] == [None, 9000]
+    assert all(max(run["memory_mb"]) > 50 for run in (embed["undisturbed"], *embed["killed"]))
+    assert [len(table) for table in tables_of(printed)] == [4, 4, 3, 4]
+
+
 def test_nearest_is_another_row() -> None:
     rows = graphs.unit(np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32))
     expected = [

@@ -29,16 +29,18 @@ class Sizes:
 
     texts: int = 50_000
     kills: tuple[float, ...] = (0.3, 0.7)
+    calibration: int = tasks.CALIBRATION_ITEMS
 
 
-QUICK = Sizes(9_000, (0.4,))
+QUICK = Sizes(9_000, (0.4,), 16)
 LONG = Sizes(1_000_000)
 
 
 def measure(directory: Path, sizes: Sizes) -> dict[str, Any]:
     """Embed them once undisturbed and once killed and resumed; for JSON."""
-    task = tasks.texts(directory, 1000)
-    files = int8.bundles(task, directory, (("onnx", "fp32"), ("openvino", "int8")))
+    task = tasks.texts(directory, 1000, sizes.calibration)
+    wanted = (("onnx", "fp32"), ("openvino", "int8"))
+    files = int8.bundles(task, directory, wanted, sizes.calibration)
     bundle = files["edgessl openvino int8"].path.parent
     texts = _short_texts(directory, sizes.texts)
     whole, killed = (directory / f"{name}.npy" for name in ("whole", "killed"))

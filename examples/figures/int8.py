@@ -97,28 +97,38 @@ def bundles(
     samples: int = tasks.CALIBRATION_ITEMS,
 ) -> dict[str, File]:
     """The graphs of edgessl's bundles, by name."""
-    source = exported(task.name, task.model, directory)
     files = {}
     for target, precision in wanted:
-        name = f"edgessl {target} {precision}"
-        path = directory / "bundles" / f"{task.name}-{target}-{precision}"
-        if path != source:
-            report.say(f"building {task.name}: {name}")
-            edgessl.build(
-                source,
-                target,
-                path,
-                precision=precision,
-                calibration=str(task.calibration) if precision == "int8" else None,
-                samples=samples,
-                overwrite=True,
-                timing=False,  # measured here
-                force=True,  # a figure outside its bound is a figure to show
-            )
+        source = exported(task.name, task.model, directory)
+        path = built(source, task.name, target, precision, task.calibration, samples)
         file = "model.onnx" if target == "onnx" else "openvino_model.xml"
         hint = bundle.read(path).compatibility.get("inference_precision", "")
+        name = f"edgessl {target} {precision}"
         files[name] = File(path / file, RUNTIMES[target], hint, precision)
     return files
+
+
+@functools.cache
+def built(
+    source: Path, name: str, target: str, precision: str, calibration: Path, samples: int
+) -> Path:
+    """A bundle made of the bundle *source*, once a process, beside it."""
+    path = source.parent / f"{name}-{target}-{precision}"
+    if path == source:
+        return path
+    report.say(f"building {name}: edgessl {target} {precision}")
+    edgessl.build(
+        source,
+        target,
+        path,
+        precision=precision,
+        calibration=str(calibration) if precision == "int8" else None,
+        samples=samples,
+        overwrite=True,
+        timing=False,  # measured here
+        force=True,  # a figure outside its bound is a figure to show
+    )
+    return path
 
 
 def variants(task: tasks.Task, directory: Path, wanted: tuple[str, ...]) -> dict[str, File]:

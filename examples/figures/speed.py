@@ -41,14 +41,21 @@ FLOAT = "edgessl openvino bf16"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Texts, rounds in bulk, rounds of single texts."""
+    """Texts, rounds in bulk, rounds of single texts, calibration texts."""
 
     texts: int = 4000
     rounds: int = 7
     single_rounds: int = 9
+    calibration: int = tasks.CALIBRATION_ITEMS
+    bundles: tuple[tuple[str, str], ...] = (
+        ("onnx", "fp32"),
+        ("onnx", "int8"),
+        ("openvino", "bf16"),
+        ("openvino", "int8"),
+    )
 
 
-QUICK = Sizes(64, 1, 1)
+QUICK = Sizes(64, 1, 1, 16, (("onnx", "fp32"), ("openvino", "int8")))
 
 
 class Worker:
@@ -101,8 +108,8 @@ def ragged_texts(count: int) -> list[str]:
 
 def measure(directory: Path, others: Path | None, sizes: Sizes) -> dict[str, Any]:
     """Time everyone, in bulk and text by text; for JSON. *others*: the peers' environment."""
-    task = tasks.texts(directory, 1000)
-    files = int8.bundles(task, directory, (("onnx", "fp32"), ("onnx", "int8"), *int8.BUNDLES[3:]))
+    task = tasks.texts(directory, 1000, sizes.calibration)
+    files = int8.bundles(task, directory, sizes.bundles, sizes.calibration)
     own = {name: file.path.parent for name, file in files.items()}
     texts = ragged_texts(sizes.texts)
     path = directory / "speed-texts.json"
@@ -233,7 +240,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _ratio(found: dict[str, Any], ours: str, name: str) -> str:
-    if name == ours or name.startswith("edgessl"):
+    if name.startswith("edgessl") or ours not in found["bulk"]:
         return ""
     left, right = ([[s] for s in found["bulk"][key]["seconds"]] for key in (name, ours))
     ratio, (low, high) = latency.ratio(left, right)

@@ -115,7 +115,8 @@ def cosines(left: Array, right: Array) -> Array:
 def tiny_inputs(family: str) -> Arrays:
     rng = np.random.default_rng(3)
     if family == "vit_mae":
-        return {"pixel_values": rng.normal(size=(4, 3, 16, 16)).astype(np.float32)}
+        pixels = rng.normal(size=(4, 3, 16, 16)).astype(np.float32)
+        return {"pixel_values": pixels, "patch_indices": np.tile(np.arange(16), (4, 1))}
     mask = (np.arange(20) < np.array([[20], [1], [7], [13]])).astype(np.int64)
     return {"input_ids": rng.integers(2, 60, (4, 20)) * mask, "attention_mask": mask}
 

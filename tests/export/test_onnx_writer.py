@@ -28,11 +28,16 @@ Write = Callable[..., Path]
 
 
 def inputs_of(encoder: Encoder, batch: int, sequence: int = 1) -> Arrays:
-    """Random inputs; every text of the batch has another length, one of them the whole."""
+    """Random inputs; every text of the batch has another length, one of them the whole, and of
+    every image other patches are looked at, *batch* of the MAE's 16."""
     rng = np.random.default_rng([batch, sequence])
     if encoder.spec.task == "image":
         shape = [axis for axis in encoder.spec.inputs[0].shape if isinstance(axis, int)]
-        return {"pixel_values": rng.normal(size=(batch, *shape)).astype(np.float32)}
+        inputs: Arrays = {"pixel_values": rng.normal(size=(batch, *shape)).astype(np.float32)}
+        if len(encoder.spec.inputs) == 2:
+            chosen = [rng.permutation(16)[:batch] for _ in range(batch)]
+            inputs |= {"patch_indices": np.array(chosen)}
+        return inputs
     lengths = rng.integers(1, sequence + 1, batch)
     lengths[0] = sequence
     mask = (np.arange(sequence) < lengths[:, None]).astype(np.int64)
@@ -84,7 +89,8 @@ def test_opset_names_types_and_axes(write_tiny: Write) -> None:
     ]
     model = onnx.load(str(write_tiny("vit_mae", "fp32")))
     assert [io(value) for value in model.graph.input] == [
-        ("pixel_values", TensorProto.FLOAT, ["batch", 3, 16, 16])
+        ("pixel_values", TensorProto.FLOAT, ["batch", 3, 16, 16]),
+        ("patch_indices", TensorProto.INT64, ["batch", "kept"]),
     ]
     assert [value.name for value in model.graph.output] == ["image_embedding", "last_hidden_state"]
 

@@ -60,7 +60,9 @@ def test_fp32_ir_equals_torch(
     build(write_tiny(family, "fp32"), tmp_path / "ir", "fp32")
     rng = np.random.default_rng(0)
     for batch, sequence in ((1, 1), (3, 7)):
-        inputs: Arrays = {"pixel_values": rng.normal(size=(batch, 3, 16, 16)).astype(np.float32)}
+        pixels = rng.normal(size=(batch, 3, 16, 16)).astype(np.float32)
+        chosen = np.stack([rng.permutation(16)[:9] for _ in range(batch)])
+        inputs: Arrays = {"pixel_values": pixels, "patch_indices": chosen}
         if family == "bert":
             ids = rng.integers(2, 60, (batch, sequence))
             inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
