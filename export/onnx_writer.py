@@ -13,7 +13,7 @@ import torch
 
 from edgessl.encoder import Encoder
 from edgessl.errors import Unsupported, first_line
-from edgessl.export import gelu, opset
+from edgessl.export import gelu, opset, reshape
 
 
 def example_inputs(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -71,6 +71,7 @@ def write(encoder: Encoder, path: Path) -> None:
     model = onnx.load(str(path))
     opset.lower(model)
     gelu.plain(model)
+    reshape.plain(model)
     _strip(model)
     onnx.save(model, str(path))
 
