@@ -26,7 +26,7 @@ lint: setup
 	@$(PY) -m mypy
 
 test: lint
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 # Figures for docs/benchmarks.md; minutes, on an otherwise idle machine.
 bench: setup

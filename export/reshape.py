@@ -38,7 +38,7 @@ def plain(model: onnx.ModelProto) -> int:
         if shape is None:
             continue
         if shape not in made:
-            made[shape] = f"{node.input[1]}.constant"
+            made[shape] = f"shape_{'_'.join(map(str, shape))}"
             tensor = helper.make_tensor(made[shape], TensorProto.INT64, [len(shape)], shape)
             graph.initializer.append(tensor)
         node.input[1] = made[shape]
