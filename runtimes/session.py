@@ -21,6 +21,7 @@ from edgessl.runtimes.batches import (
     BATCH_CLIPS,
     BATCH_SAMPLES,
     BATCH_TOKENS,
+    BATCH_TOKENS_ELSEWHERE,
     RECORDINGS_AHEAD,
     TEXTS_AHEAD,
     ByLength,
@@ -82,9 +83,12 @@ def load(
                 f"edgessl verify {path}"
             )
     feeder = open_preprocessor(directory, manifest.encoder)
+    target = get(manifest.target)
+    if manifest.encoder.task == "text" and (target.needs_gpu or device not in (None, "cpu")):
+        options.setdefault("batch_tokens", BATCH_TOKENS_ELSEWHERE)
     inputs = InputOptions().changed(manifest.encoder.task, options)
     feeder = feeder.using(inputs)  # before the backend: opening that may take minutes
-    backend: Backend = resolve(get(manifest.target).opener)(directory, manifest, chosen)
+    backend: Backend = resolve(target.opener)(directory, manifest, chosen)
     return Session(manifest, backend, feeder, inputs)
 
 

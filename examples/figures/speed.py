@@ -43,8 +43,8 @@ FLOAT = "edgessl openvino bf16"
 class Sizes:
     """Texts, rounds in bulk, rounds of single texts, calibration texts."""
 
-    texts: int = 4000
-    rounds: int = 7
+    texts: int = 2000
+    rounds: int = 5
     single_rounds: int = 9
     calibration: int = tasks.CALIBRATION_ITEMS
     bundles: tuple[tuple[str, str], ...] = (
