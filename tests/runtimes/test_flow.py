@@ -33,9 +33,7 @@ class Numbers:
     def using(self, options: InputOptions) -> Numbers:
         return self
 
-    def encode(
-        self, items: Items, first: int = 0, refused: Refused | None = None
-    ) -> list[int]:
+    def encode(self, items: Items, first: int = 0, refused: Refused | None = None) -> list[int]:
         self.encoded += len(items)
         for index, item in enumerate(items, first):
             if item < 0:
