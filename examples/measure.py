@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.figures import (
+    app,
     device,
     embedding,
     exports,
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     parts = chosen.parts or PARTS
     chosen.output.mkdir(parents=True, exist_ok=True)
-    need_peers = not chosen.no_peers and bool(set(parts) - {"fidelity", "patches", "embed"})
+    need_peers = not chosen.no_peers and bool(set(parts) - {"fidelity", "patches", "embed", "app"})
     others = peers.environment(chosen.peers) if need_peers else None
 
     result: dict[str, Any] = {"environment": report.environment(), "quick": chosen.quick}
@@ -105,6 +106,9 @@ def measure(
     if part == "patches":
         found = patches.measure(output, patches.QUICK if quick else patches.Sizes())
         return found, patches.render(found)
+    if part == "app":
+        found = app.measure(output, app.QUICK if quick else app.Sizes())
+        return found, app.render(found)
     if part == "embed":
         many = embedding.QUICK if quick else embedding.LONG if long else embedding.Sizes()
         found = embedding.measure(output, many)

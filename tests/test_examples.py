@@ -195,9 +195,9 @@ def test_measure_patches(tmp_path: Path) -> None:
     assert [len(table) for table in tables_of(printed)] == [7, 5, 5]
 
 
-def test_measure_speed_and_embed(tmp_path: Path) -> None:
-    """Whole texts to vectors in small, without the peers; and killed, beside undisturbed."""
-    found, printed = measured(tmp_path, "speed", "embed")
+def test_measure_speed_embed_and_app(tmp_path: Path) -> None:
+    """Texts to vectors in small, without the peers; killed, beside undisturbed; parts of a call."""
+    found, printed = measured(tmp_path, "speed", "embed", "app")
     speed = found["speed"]
     names = ["edgessl onnx fp32", "edgessl openvino int8"]
     assert list(speed["bulk"]) == list(speed["single"]) == names and speed["texts"] == 64
@@ -211,7 +211,12 @@ def test_measure_speed_and_embed(tmp_path: Path) -> None:
     assert embed["identical"] and embed["texts"] == 9000
     assert [run.get("summary", {}).get("rows") for run in embed["killed"]] == [None, 9000]
     assert all(max(run["memory_mb"]) > 50 for run in (embed["undisturbed"], *embed["killed"]))
-    assert [len(table) for table in tables_of(printed)] == [4, 4, 3, 4]
+
+    for name, row in found["app"].items():
+        assert name in names and 0.05 < row["seconds"][0] < 60
+        assert row["resident_mb"][0] is None or row["resident_mb"][0] > 30
+        assert all(min(seconds) > 0 for seconds in row["parts_s"].values())
+    assert [len(table) for table in tables_of(printed)] == [4, 4, 3, 4, 4]
 
 
 def test_nearest_is_another_row() -> None:

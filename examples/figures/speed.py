@@ -137,7 +137,8 @@ def measure(directory: Path, others: Path | None, sizes: Sizes) -> dict[str, Any
         single |= jobs
     found: dict[str, Any] = {"texts": len(texts)}
     found["bulk"], vectors = _bulk(bulk, path, sizes.rounds, directory)
-    found["single"] = _single(single, path, texts, sizes.single_rounds)
+    short = _of_one_length(texts, own["edgessl onnx fp32"])
+    found["single"] = _single(single, path, short, sizes.single_rounds)
     truth = graphs.unit(vectors[REFERENCE if REFERENCE in vectors else "edgessl onnx fp32"])
     found["cosine"] = {
         name: float((graphs.unit(rows) * truth).sum(axis=1).mean())
@@ -169,6 +170,14 @@ def _peer_model(directory: Path, model: Path, made: PeerFiles) -> Path:
     return directory
 
 
+def _of_one_length(texts: list[str], bundle: Path) -> list[int]:
+    """Rows of the texts that have as many tokens as most of the short ones have."""
+    with edgessl.load(bundle) as session:
+        lengths = [len(ids) for ids in session.preprocessor.encode(texts)]
+    counts = np.bincount([length for length in lengths if 10 <= length <= 16])
+    return [row for row, length in enumerate(lengths) if length == counts.argmax()]
+
+
 Jobs = Mapping[str, tuple[Path, str, Path]]
 
 
@@ -197,9 +206,8 @@ def _bulk(
     }, vectors
 
 
-def _single(jobs: Jobs, path: Path, texts: list[str], rounds: int) -> dict[str, list[list[float]]]:
+def _single(jobs: Jobs, path: Path, short: list[int], rounds: int) -> dict[str, list[list[float]]]:
     """name -> round -> seconds of each call; everyone gets the same texts in the same order."""
-    short = [row for row, text in enumerate(texts) if 4 <= len(text.split()) <= 12]
     rng = np.random.default_rng(0)
     with ExitStack() as stack:
         workers = {name: stack.enter_context(worker(*job, path)) for name, job in jobs.items()}
@@ -215,28 +223,33 @@ def _single(jobs: Jobs, path: Path, texts: list[str], rounds: int) -> dict[str, 
 
 def render(found: dict[str, Any]) -> str:
     """The tables of what ``measure`` returned."""
-    count = found["texts"]
+    parts = [f"### {found['texts']} texts in bulk, end to end", _bulk_table(found)]
+    parts += ["### One short text at a time, all of one length, end to end"]
+    return "\n\n".join([*parts, _single_table(found["single"]), peak.render(found["peak"])])
+
+
+def _bulk_table(found: dict[str, Any]) -> str:
     rows = []
     for name, run in found["bulk"].items():
-        speed = count / statistics.median(run["seconds"])
+        speed = found["texts"] / statistics.median(run["seconds"])
         ratios = [_ratio(found, ours, name) for ours in (BULK, FLOAT)]
         rows.append([name, f"{speed:.0f}", *ratios, f"{found['cosine'][name]:.5f}"])
     head = ("", "texts/s", f"{BULK} is", f"{FLOAT} is", "mean cosine")
-    parts = [f"### {count} texts in bulk, end to end", report.table(head, rows)]
-    fastest = min(
-        (name for name in found["single"] if not name.startswith("edgessl")),
-        key=lambda name: _median(found["single"][name]),
-        default=BULK,
-    )
+    return report.table(head, rows)
+
+
+def _single_table(single: dict[str, Any]) -> str:
+    others = [name for name in single if not name.startswith("edgessl")] or list(single)
+    fastest = min(others, key=lambda name: _median(single[name]))
     rows = []
-    for name, runs in found["single"].items():
-        ratio, (low, high) = latency.ratio(runs, found["single"][fastest])
-        calls = np.array(runs) * 1e3
-        times = [f"{value:.2f}" for value in np.percentile(calls, [50, 90, 99])]
-        rows.append([name, *times, f"{ratio:.2f} ({low:.2f} to {high:.2f})"])
-    head = ("", "median ms", "p90", "p99", f"of {fastest} (95 %)")
-    parts += ["### One text of 4 to 12 words at a time, end to end", report.table(head, rows)]
-    return "\n\n".join([*parts, peak.render(found["peak"])])
+    for name, runs in single.items():
+        ratio, (low, high) = latency.ratio(runs, single[fastest])
+        median, *tail = np.percentile(np.array(runs) * 1e3, [50, 90, 99])
+        times = [f"{value:.2f}" for value in (median, *tail)]
+        interval = f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+        rows.append([name, *times, f"{tail[-1] / median:.1f}", interval])
+    head = ("", "median ms", "p90", "p99", "p99 / median", f"of {fastest} (95 %)")
+    return report.table(head, rows)
 
 
 def _ratio(found: dict[str, Any], ours: str, name: str) -> str:
