@@ -43,6 +43,7 @@ PARTS = (
     "patches",
     "speed",
     "embed",
+    "app",
 )
 
 
