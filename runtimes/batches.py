@@ -18,8 +18,8 @@ from edgessl.runtimes.patches import PatchChoice
 from edgessl.spec import EncoderSpec
 
 BATCH_ITEMS = 32
-# Padding included: long texts go in smaller batches. Of 512 to 4096 the quickest on CPUs, whose
-# caches they fit; accelerators want more.
+# Padding included: long texts go in smaller batches. Of 512 to 4096 the quickest on the CPUs that
+# were measured; on accelerators nothing was.
 BATCH_TOKENS = 1024
 BATCH_TOKENS_ELSEWHERE = 4096
 BATCH_SAMPLES = 480_000  # of audio, padding included: 30 seconds at 16 kHz
