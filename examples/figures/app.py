@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import edgessl
+from edgessl import tables
 from edgessl.gate.latency import interleave
 from examples.figures import graphs, int8, process, report, tasks
 from examples.figures.environments import clean_environment
@@ -116,4 +117,4 @@ def render(found: dict[str, Any]) -> str:
         *("", "process start to first vector", "resident MB", f"{factor} x bundle + {more:.0f}"),
         *("embed, us", "tokenizing", "bare graph", "overhead"),
     )
-    return f"### One text in an app, warm cache, medians\n\n{report.table(head, rows)}"
+    return f"### One text in an app, warm cache, medians\n\n{tables.markdown(head, rows)}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import edgessl
+from edgessl import tables
 from edgessl.gate.latency import interleave
 from examples.figures import environments, process, report, tasks
 from examples.figures.environments import OFFLINE
@@ -107,4 +108,4 @@ def render(found: dict[str, Any]) -> str:
         *("process start to first vector", "peak MB"),
     )
     title = "### all-MiniLM-L6-v2 from a cold process, fp32, medians"
-    return f"{title}\n\n{report.table(head, rows)}"
+    return f"{title}\n\n{tables.markdown(head, rows)}"

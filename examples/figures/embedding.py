@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgessl import tables
 from edgessl.embed import vectors
 from examples import data
 from examples.figures import int8, report, tasks
@@ -134,7 +135,7 @@ def render(found: dict[str, Any]) -> str:
     speed = found["texts"] / found["undisturbed"]["seconds"]
     lines = [
         f"### `edgessl embed`, {found['texts']:,} texts of 3 to 10 words, openvino int8, to .npy",
-        report.table(head, rows),
+        tables.markdown(head, rows),
         f"{speed:.0f} texts/s undisturbed, start and join included; the two files are "
         f"{'identical' if found['identical'] else 'DIFFERENT'}.",
     ]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import edgessl
-from edgessl import parity
+from edgessl import parity, tables
 from edgessl.gate.latency import interleave
 from examples.figures import peers as peers_environment
 from examples.figures import process, report, tasks
@@ -104,7 +104,7 @@ def render(found: dict[str, Any]) -> str:
             )
     head = ("", "wall time", "peak memory", "MB", "cosine mean", "lowest")
     title = "### Export of all-MiniLM-L6-v2 to OpenVINO, whole processes, median (range)"
-    return f"{title}\n\n{report.table(head, rows)}"
+    return f"{title}\n\n{tables.markdown(head, rows)}"
 
 
 def _quality(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgessl
-from edgessl import parity, target
+from edgessl import parity, tables, target
 from edgessl.gate.latency import interleave
 from edgessl.runtimes.session import Session
 from examples import data
@@ -71,7 +71,7 @@ def render(found: dict[str, Any]) -> str:
             rows.append(cells)
         head = (*HEAD, "kNN") if "knn" in row else HEAD
         title = f"### {encoder}: fidelity to fp32 torch and speed, {facts['items']} real items"
-        parts.append(f"{title}\n\n{report.table(head, rows)}")
+        parts.append(f"{title}\n\n{tables.markdown(head, rows)}")
     return "\n\n".join(parts)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import edgessl
-from edgessl import bundle
+from edgessl import bundle, tables
 from edgessl.gate import latency
 from edgessl.runtimes.session import Session
 from examples.figures import graphs, peer_files, report, tasks
@@ -211,7 +211,7 @@ def _fidelity_table(files: dict[str, Any], rows: dict[str, Any]) -> str:
     for name, file in files.items():
         same = f"{np.mean(rows[name]['same_neighbour']):.1%}"
         cells.append([name, f"{file['bytes'] / 1e6:.1f}", *cosines(rows[name]["cosine"]), same])
-    return report.table(head, cells)
+    return tables.markdown(head, cells)
 
 
 def cosines(values: list[float]) -> list[str]:
@@ -225,7 +225,7 @@ def _speed_table(found: dict[str, Any]) -> str:
         [name, *(f"{_median(runs[name]) * 1e3:.2f}" for runs in found["speed"].values())]
         for name in next(iter(found["speed"].values()))
     ]
-    return report.table(["batch x tokens", *found["speed"]], rows)
+    return tables.markdown(["batch x tokens", *found["speed"]], rows)
 
 
 def ratio_table(files: dict[str, Any], speed: dict[str, Any]) -> str:
@@ -245,7 +245,7 @@ def ratio_table(files: dict[str, Any], speed: dict[str, Any]) -> str:
             interval = f"{ratio:.2f} ({low:.2f} to {high:.2f})"
             rows.append([name, shape, best, *times, interval])
     head = ("", "shape", "fastest other", "its time", "edgessl's", "times faster (95 %)")
-    return report.table(head, rows)
+    return tables.markdown(head, rows)
 
 
 def _median(runs: list[list[float]]) -> float:

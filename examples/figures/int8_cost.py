@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import edgessl
+from edgessl import tables
 from edgessl.gate.latency import interleave
 from examples.figures import graphs, int8, peer_files, peers, process, report, tasks
 from examples.figures.environments import OFFLINE, clean_environment
@@ -133,4 +134,4 @@ def render(found: dict[str, Any]) -> str:
     ]
     head = ("", "samples", "calibration and quantization", "whole process", "peak memory")
     title = "### Quantizing all-MiniLM-L6-v2 to int8, whole processes, median (range)"
-    return f"{title}\n\n{report.table(head, rows)}"
+    return f"{title}\n\n{tables.markdown(head, rows)}"

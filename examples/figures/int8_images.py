@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgessl
+from edgessl import tables
 from edgessl.gate import latency
 from edgessl.runtimes.session import Session
 from examples import data
@@ -162,8 +163,8 @@ def probe(
     expected: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
     """Logistic regression on standardized vectors: which of *asked* it classifies as *expected*."""
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
-    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
     scale = StandardScaler().fit(trained.astype(np.float64))
     regression = LogisticRegression(C=C, max_iter=1000)
@@ -193,7 +194,7 @@ def _fidelity_table(facts: dict[str, Any]) -> str:
         cells = [name, f"{facts['files'][name]['bytes'] / 1e6:.1f}", *int8.cosines(row["cosine"])]
         rows.append([*cells, f"{right.mean():.2%}", shown])
     head = ("", "MB", "cosine mean", "1st percentile", "lowest", "linear probe", "points to fp32")
-    return report.table(head, rows)
+    return tables.markdown(head, rows)
 
 
 def _speed_table(facts: dict[str, Any]) -> str:
@@ -207,4 +208,4 @@ def _speed_table(facts: dict[str, Any]) -> str:
             cells.append(f"{ratio:.2f} ({low:.2f} to {high:.2f})" if name != BASE else "")
         rows.append(cells)
     head = [cell for shape in facts["speed"] for cell in (shape, "times fp32's speed (95 %)")]
-    return report.table(["", *head], rows)
+    return tables.markdown(["", *head], rows)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgessl
+from edgessl import tables
 from edgessl.gate import latency
 from edgessl.runtimes import patches
 from edgessl.runtimes.options import PATCHES
@@ -147,8 +148,8 @@ def _probe(
     expected: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.bool_]:
     """A ridge classifier on standardized vectors: which of *asked* it puts where they belong."""
-    from sklearn.linear_model import RidgeClassifier  # type: ignore[import-untyped]
-    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.preprocessing import StandardScaler
 
     scale = StandardScaler().fit(known)
     ridge = RidgeClassifier(RIDGE).fit(scale.transform(known), classes)
@@ -244,7 +245,7 @@ def _accuracy_table(rows: list[dict[str, Any]]) -> str:
             cells += [f"{np.mean(row[key]):.1%}", shown]
         lines.append([*cells, f"{np.mean(row['mixed']):.1%}"])
     head = ["", "cosine", "probe", "points", f"kNN {NEIGHBOURS}", "points", "kNN among every patch"]
-    return report.table(head, lines)
+    return tables.markdown(head, lines)
 
 
 def _speed_table(runs: dict[str, Any]) -> str:
@@ -261,4 +262,4 @@ def _speed_table(runs: dict[str, Any]) -> str:
             ratio, (low, high) = latency.ratio(timed[EVERY], timed[setting])
             cells.append(f"{ratio:.2f} ({low:.2f} to {high:.2f})")
         rows.append(cells)
-    return report.table(["", *(f"{name}, {batch} at once" for name, batch in columns)], rows)
+    return tables.markdown(["", *(f"{name}, {batch} at once" for name, batch in columns)], rows)

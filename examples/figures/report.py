@@ -19,21 +19,6 @@ _PACKAGES = (
 ).split()
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, padded so that it can also be read as it is; the first column is left."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join(map(line, (head, rule, *rows)))
-
-
 def spread(samples: Sequence[float], unit: str = "", digits: int = 1) -> str:
     """``"9.4 s (9.1 to 10.2)"``: the median, and the range where there is one."""
     middle = f"{statistics.median(samples):.{digits}f}{unit}"

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import edgessl
+from edgessl import tables
 from edgessl.gate import latency
 from examples import data
 from examples.figures import graphs, int8, peak, peer_files, report, tasks
@@ -235,7 +236,7 @@ def _bulk_table(found: dict[str, Any]) -> str:
         ratios = [_ratio(found, ours, name) for ours in (BULK, FLOAT)]
         rows.append([name, f"{speed:.0f}", *ratios, f"{found['cosine'][name]:.5f}"])
     head = ("", "texts/s", f"{BULK} is", f"{FLOAT} is", "mean cosine")
-    return report.table(head, rows)
+    return tables.markdown(head, rows)
 
 
 def _single_table(single: dict[str, Any]) -> str:
@@ -249,7 +250,7 @@ def _single_table(single: dict[str, Any]) -> str:
         interval = f"{ratio:.2f} ({low:.2f} to {high:.2f})"
         rows.append([name, *times, f"{tail[-1] / median:.1f}", interval])
     head = ("", "median ms", "p90", "p99", "p99 / median", f"of {fastest} (95 %)")
-    return report.table(head, rows)
+    return tables.markdown(head, rows)
 
 
 def _ratio(found: dict[str, Any], ours: str, name: str) -> str:
