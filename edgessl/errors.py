@@ -5,6 +5,7 @@
     │   └── ItemError           2  one item of a list that cannot be used; has its index
     ├── CheckpointError         2  a model directory that cannot be trusted or read
     ├── OutputError             2  the result cannot be written where it was asked for
+    ├── DeviceError             2  another device cannot be reached, was lost, or failed
     ├── ParityError             1  the bundle does not say what the encoder said
     ├── MissingDependency       3  also an ImportError; says what to install
     ├── Unsupported             3  a model, target or precision edgessl does not do
@@ -47,6 +48,10 @@ class CheckpointError(EdgesslError):
 
 class OutputError(EdgesslError):
     """The output exists, cannot be written, or did not fit on the disk."""
+
+
+class DeviceError(EdgesslError):
+    """A device that cannot be reached, was lost, or failed at what was asked of it."""
 
 
 class ParityError(EdgesslError):
