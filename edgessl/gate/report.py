@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edgessl.errors import RecipeError
+from edgessl.gate import layout
 
 KIND = "edgessl-report"
 SCHEMA_VERSION = 1
-
-_Row = TypeVar("_Row")
+_GROUPS = ("machine", "clock", "power", "versions")  # of an environment, see ``conditions``
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,11 @@ def read(path: Path) -> Report:
 
     Raises:
         RecipeError: no such file, not JSON or cut short, not a report, a report of another schema
-            version, or samples that cannot be (NaN, infinite, negative, none at all).
+            version, or samples that cannot be (NaN, infinite, negative, none at all). One line.
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
+    except (OSError, ValueError) as err:  # not UTF-8, a name that can be none
         reason = getattr(err, "strerror", None) or "not a text file"
         raise RecipeError(f"report {str(path)!r} cannot be read: {reason}.") from err
     return loads(text, str(path))
@@ -152,20 +153,22 @@ def loads(text: str, name: str = "report") -> Report:
     """As ``read``, of the JSON text; *name* is for messages."""
     try:
         data = json.loads(text)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise RecipeError(
             f"{name}: cut short, or not JSON ({err}). Measure again with: edgessl bench"
         ) from err
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise RecipeError(f"{name}: not a report of edgessl. Make one with: edgessl bench|eval")
-    if data.get("schema_version") != SCHEMA_VERSION:
+    version = data.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise RecipeError(
-            f"{name}: report version {data.get('schema_version')}, this edgessl reads "
+            f"{name}: report version {layout.shown(version)}, this edgessl reads "
             f"{SCHEMA_VERSION}. Use the edgessl that wrote it, or measure again."
         )
     try:
-        report = _from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        del data["kind"], data["schema_version"]
+        report = layout.build(Report, data)
+    except (ValueError, RecursionError) as err:
         raise RecipeError(f"{name}: not laid out as a report ({err}). Measure again.") from err
     check(report, name)
     return report
@@ -178,35 +181,59 @@ def check(report: Report, name: str = "report") -> None:
         RecipeError: says which run or score, and what is wrong with it.
     """
     known = {subject.name for subject in report.subjects}
+    names = [(subject.name,) for subject in report.subjects]
+    keys = [run.key for run in report.runs] + [score.key for score in report.scores]
+    for key, times in Counter([*names, *keys]).items():
+        _check(times == 1, f"{name}: {' / '.join(key)}", "is there twice")
+    for group in _GROUPS:
+        _check(
+            isinstance(report.environment.get(group, {}), dict),
+            f"{name}: environment.{group}",
+            "is no object",
+        )
+    for subject in report.subjects:
+        fine = subject.name.isprintable() and bool(subject.name.strip())
+        where = f"{name}: subject {subject.name!r}"
+        _check(fine, where, "has no name that can be shown")
+        size = subject.size_bytes
+        _check(size is None or size >= 0, where, f"has {size} bytes")
     for run in report.runs:
         where = f"{name}: {' / '.join(run.key)}"
         _check(run.subject in known, where, "names a subject that the report does not have")
         _check(bool(run.rounds), where, "has no rounds")
+        for number, times in Counter(visit.number for visit in run.rounds).items():
+            _check(number >= 0, where, f"has a round {number}")
+            _check(times == 1, f"{where}, round {number}", "is there twice")
         for visit in run.rounds:
-            at = f"{where}, round {visit.number}"
-            _check(bool(visit.latency_ns), at, "has no samples")
-            for sample in visit.latency_ns:
-                _check(
-                    type(sample) is int and sample >= 0,
-                    at,
-                    f"has a latency of {sample!r} ns: the clock went backwards, or the file was "
-                    "changed",
-                )
-            _check(_number(visit.busy_ns) and visit.busy_ns > 0, at, f"took {visit.busy_ns!r} ns")
-            _check(type(visit.items) is int and visit.items > 0, at, f"has {visit.items!r} items")
-            for unit in ("cold_start_ns", "memory_mb", "device_memory_mb", "energy_mj"):
-                value = getattr(visit, unit)
-                fine = value is None or (_number(value) and value >= 0)
-                _check(fine, at, f"has {unit} {value!r}")
-    keys = [run.key for run in report.runs] + [score.key for score in report.scores]
-    for key in keys:
-        _check(keys.count(key) == 1, f"{name}: {' / '.join(key)}", "is there twice")
+            _check_round(visit, f"{where}, round {visit.number}")
     for score in report.scores:
         where = f"{name}: {' / '.join(score.key)}"
         _check(score.subject in known, where, "names a subject that the report does not have")
         numbers = [score.value, *(score.interval or ())]
         numbers += [x for x in (score.reference_value, score.difference) if x is not None]
         _check(all(map(_number, numbers)), where, f"is no number: {numbers}")
+        low, high = score.interval or (0, 0)
+        _check(low <= high, where, f"has the interval {low} to {high}")
+        _check(score.items > 0, where, f"has {score.items} items")
+        quantiles = score.facts.get("quantiles", {})
+        fine = isinstance(quantiles, dict) and all(map(_number, quantiles.values()))
+        _check(fine and all(map(_probability, quantiles)), where, "has quantiles that are none")
+
+
+def _check_round(visit: Round, at: str) -> None:
+    _check(bool(visit.latency_ns), at, "has no samples")
+    impossible = [x for x in visit.latency_ns if type(x) is not int or x < 0]
+    _check(
+        not impossible,
+        at,
+        f"has a latency of {impossible[:1]} ns: the clock went backwards, or the file was changed",
+    )
+    _check(_number(visit.busy_ns) and visit.busy_ns > 0, at, f"took {visit.busy_ns!r} ns")
+    _check(type(visit.items) is int and visit.items > 0, at, f"has {visit.items!r} items")
+    for unit in ("cold_start_ns", "memory_mb", "device_memory_mb", "energy_mj"):
+        value = getattr(visit, unit)
+        fine = value is None or (_number(value) and value >= 0)
+        _check(fine, at, f"has {unit} {value!r}")
 
 
 def merge(reports: Sequence[Report]) -> Report:
@@ -258,29 +285,12 @@ def _check(fine: bool, where: str, problem: str) -> None:
         raise RecipeError(f"{where} {problem}. Measure again.")
 
 
+def _probability(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _from_json(data: Mapping[str, Any]) -> Report:
-    fields = {name: value for name, value in data.items() if name not in ("kind", "schema_version")}
-    fields["subjects"] = _rows(data["subjects"], lambda row: Subject(**row))
-    fields["runs"] = _rows(data.get("runs", ()), _run)
-    fields["scores"] = _rows(data.get("scores", ()), _score)
-    for name in ("command", "notes"):
-        fields[name] = tuple(data.get(name, ()))
-    return Report(**fields)
-
-
-def _rows(data: Any, make: Callable[[Mapping[str, Any]], _Row]) -> tuple[_Row, ...]:
-    return tuple(make(row) for row in data)
-
-
-def _run(data: Mapping[str, Any]) -> Run:
-    rounds = (Round(**{**row, "latency_ns": tuple(row["latency_ns"])}) for row in data["rounds"])
-    return Run(**{**data, "rounds": tuple(rounds)})
-
-
-def _score(data: Mapping[str, Any]) -> Score:
-    interval = data.get("interval")
-    return Score(**{**data, "interval": None if interval is None else (interval[0], interval[1])})
