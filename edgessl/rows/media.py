@@ -131,6 +131,12 @@ def open_array(path: Path, task: Task) -> npt.NDArray[Any]:
     return array
 
 
+def check_array(array: npt.NDArray[Any], path: Path, task: Task) -> None:
+    """Raise a ``RecipeError`` where an array of *path* is of another type or shape than *task*
+    needs."""
+    _ARRAYS[task].check(array, path)
+
+
 @dataclass(frozen=True)
 class StreamedArray:
     """The one array of an .npy or .npz, read item by item."""
