@@ -1,0 +1,1 @@
+"""Reports of many commits in one file, and where their figures changed."""
