@@ -7,10 +7,16 @@ from collections.abc import Sequence
 import click
 
 from edgessl import __version__, console
+from edgessl.commands.bench import bench
+from edgessl.commands.devices import devices
 from edgessl.commands.embed import embed
+from edgessl.commands.eval import evaluate
 from edgessl.commands.export import export
+from edgessl.commands.gate import gate
+from edgessl.commands.history import history
 from edgessl.commands.info import info
 from edgessl.commands.inspect import inspect
+from edgessl.commands.report import report
 from edgessl.commands.verify import verify
 
 
@@ -20,7 +26,19 @@ def cli() -> None:
     """Small, fast, verified encoders for devices: ONNX Runtime, OpenVINO, TensorRT."""
 
 
-for _command in (export, verify, embed, info, inspect):
+for _command in (
+    export,
+    verify,
+    embed,
+    bench,
+    evaluate,
+    gate,
+    report,
+    history,
+    devices,
+    info,
+    inspect,
+):
     cli.add_command(_command)
 
 

@@ -24,6 +24,7 @@ from examples.figures import (
     embedding,
     exports,
     fidelity,
+    gates,
     int8,
     int8_cost,
     int8_images,
@@ -44,6 +45,7 @@ PARTS = (
     "speed",
     "embed",
     "app",
+    "gate",
 )
 
 
@@ -72,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     parts = chosen.parts or PARTS
     chosen.output.mkdir(parents=True, exist_ok=True)
-    need_peers = not chosen.no_peers and bool(set(parts) - {"fidelity", "patches", "embed", "app"})
+    need_peers = not chosen.no_peers and bool(
+        set(parts) - {"fidelity", "patches", "embed", "app", "gate"}
+    )
     others = peers.environment(chosen.peers) if need_peers else None
 
     result: dict[str, Any] = {"environment": report.environment(), "quick": chosen.quick}
@@ -110,6 +114,9 @@ def measure(
     if part == "app":
         found = app.measure(output, app.QUICK if quick else app.Sizes())
         return found, app.render(found)
+    if part == "gate":
+        found = gates.measure(output, gates.QUICK if quick else gates.Sizes())
+        return found, gates.render(found)
     if part == "embed":
         many = embedding.QUICK if quick else embedding.LONG if long else embedding.Sizes()
         found = embedding.measure(output, many)

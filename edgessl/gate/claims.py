@@ -83,10 +83,12 @@ def _claims(row: Budget, limit: Limit, judged: Sequence[Subject], report: Report
     known = budgeting.known(limit)
     by_name = {s.name: s for s in judged if budgeting.matches(row.subject, s.name)}
     if limit.kind == "accuracy":
+        references = {score.reference for score in report.scores}
         return [
             Claim(row, limit, known, by_name[score.subject], score=score)
             for score in report.scores
             if score.subject in by_name
+            and not _is_reference(score, limit, references)
             and budgeting.matches(limit.metric or known.quantity, score.metric)
             and budgeting.matches(row.data, score.data)
         ]
@@ -101,6 +103,12 @@ def _claims(row: Budget, limit: Limit, judged: Sequence[Subject], report: Report
         and budgeting.matches(row.shape, run.shape)
         and quantities.by_round(run, known.quantity)
     ]
+
+
+def _is_reference(score: Score, limit: Limit, references: set[str]) -> bool:
+    """What the others are compared with has itself lost nothing."""
+    alone = limit.name == "max_drop" and score.difference is None
+    return alone and score.subject in references
 
 
 def _nothing(budgets: Budgets, row: Budget, limit: Limit, report: Report) -> str:

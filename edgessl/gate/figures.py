@@ -34,8 +34,8 @@ def absolute(claim: Claim, confidence: float) -> dict[str, Any]:
         samples = sum(map(len, rounds))
     elif quantity.endswith("memory"):  # no round may be above
         interval, samples = (min(found), max(found)), len(found)
-    else:
-        _, interval = statistics.shift_interval(found, confidence)
+    else:  # of the median: a value a round
+        interval = statistics.percentile_interval([[x] for x in found], 0.5, confidence)
         samples = len(found)
     return {"value": value, "interval": interval, "unit": unit, "samples": samples}
 
@@ -63,11 +63,25 @@ def _score_interval(score: Score, confidence: float, value: float) -> Interval:
     if not kept:
         return score.interval or (value, value)
     tail = (1 - confidence) / 2
-    low = max((key for key in kept if key <= tail), default=min(kept))
-    high = min((key for key in kept if key >= 1 - tail), default=max(kept))
-    bounds = (kept[low], kept[high])
+    bounds = (_outside(kept, tail), _outside(kept, 1 - tail))
     flipped = value != score.value and not score.higher_is_better
     return (-bounds[1], -bounds[0]) if flipped else bounds
+
+
+def _outside(kept: Mapping[float, float], wanted: float) -> float:
+    """The quantile at *wanted*, or the next kept one that is further out; beyond those that are
+    kept, as the normal law goes on."""
+    low = wanted < 0.5
+    side = [key for key in kept if 0 < key < 1 and (key < 0.5) == low and key != 0.5]
+    further = [key for key in side if (key <= wanted if low else key >= wanted)]
+    if further:
+        return kept[max(further) if low else min(further)]
+    if not side:
+        return -math.inf if low else math.inf
+    outermost = min(side) if low else max(side)
+    middle = kept.get(0.5, (min(kept.values()) + max(kept.values())) / 2)
+    scale = statistics.normal_quantile(wanted) / statistics.normal_quantile(outermost)
+    return middle + (kept[outermost] - middle) * scale
 
 
 def change(
@@ -116,7 +130,8 @@ def _paired(
             f"{' / '.join(claim.run.key)} and {against!r} have no rounds in common: measure them "
             "in one command, or give the baseline as a report of its own."
         )
-    differences = [math.log(left[n] / right[n]) for n in shared]
+    logs_of = (_logs(claim, {n: side[n] for n in shared}) for side in (left, right))
+    differences = [mine - other for mine, other in zip(*logs_of, strict=True)]
     logs = statistics.shift_interval(differences, confidence)
     mine, other = (float(np.median([side[n] for n in shared])) for side in (left, right))
     return logs, mine, other, len(shared), {"rounds": len(shared)}
@@ -132,7 +147,12 @@ def _earlier(
         return _sizes(claim, _subject_like(claim.subject, reports[-1]))
     quantity = claim.known.quantity
     runs = [_run_like(claim.run, r, _subject_like(claim.subject, r).name) for r in reports]
-    rounds = [_logs(quantities.by_round(run, quantity)) for run in (claim.run, *runs)]
+    rounds = [_logs(claim, quantities.by_round(run, quantity)) for run in (claim.run, *runs)]
+    latencies = [earlier.latencies for earlier in runs]
+    if any(one in latencies[:place] for place, one in enumerate(latencies)):
+        raise RecipeError(
+            "two baseline reports are the same: give each job's once, or they would seem to agree."
+        )
     if not all(map(len, rounds)):
         raise RecipeError(
             f"{claim.limit.called}: the baseline has no {quantity}; measure it again."
@@ -158,8 +178,15 @@ def _earlier(
     return logs, math.exp(mine), math.exp(center), len(rounds[0]), {"noise": said}
 
 
-def _logs(values: Mapping[int, float]) -> list[float]:
-    return [math.log(value) for value in values.values() if value > 0]
+def _logs(claim: Claim, by_round: Mapping[int, float]) -> list[float]:
+    zero = [number for number, value in by_round.items() if value <= 0]
+    if zero:
+        raise RecipeError(
+            f"{claim.limit.called}: {claim.subject.name!r} or its baseline has a {claim.known.quantity} "
+            f"of 0 in round {zero[0]}: nothing is so many percent worse than that. Use an absolute "
+            "limit."
+        )
+    return [math.log(value) for value in by_round.values()]
 
 
 def _sizes(claim: Claim, other: Subject) -> tuple[_Logs, float, float, int, dict[str, Any]]:
@@ -187,4 +214,16 @@ def _run_like(run: Run, report: Report, subject: str) -> Run:
     found = [other for other in report.runs if other.key == key]
     if not found:
         raise RecipeError(f"the baseline has no {' / '.join(key)}: measure it with the same flags.")
+    names = run.settings.keys() | found[0].settings.keys()
+    mine, theirs = (side.settings for side in (run, found[0]))
+    differing = [
+        f"{name} {theirs.get(name)} then, {mine.get(name)} now"
+        for name in sorted(names)
+        if mine.get(name) != theirs.get(name)
+    ]
+    if differing:
+        raise RecipeError(
+            f"{' / '.join(key)} was measured with other settings: {'; '.join(differing)}. Measure "
+            "both with the same flags."
+        )
     return found[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def gate(
     data: str | None = None,
     column: str | None = None,
     on: str | None = None,
+    devices: Path | None = None,
     report: Steps | None = None,
 ) -> Outcome:
     """Hold *things* against *budgets*.
@@ -56,7 +57,7 @@ def gate(
             jobs on this machine.
         fast: at most twenty seconds, for every commit.
         data: items for accuracy limits and for the ``corpus`` shape; *column* of a table.
-        on: where to measure: ``ssh://...`` or a name of devices.toml.
+        on: where to measure: ``ssh://...`` or a name in *devices* (None: devices.toml here).
 
     Raises:
         RecipeError: budgets, reports or a baseline that cannot be used; says which and why.
@@ -92,16 +93,17 @@ def gate(
             "reports or bundles."
         )
     named = {**bundles, **earlier_bundles}
-    job = _Job(rules, named, against, data, column, on, fast, steps)
+    job = _Job(rules, named, against, data, column, on, devices, fast, steps)
     known = [*stored, *_scores(job, stored)]
     plans = _plans(job)
     if not plans:  # sizes and scores: nothing that another minute would tell
         merged = reports.merge([_only_looked_at(named), *known])
         return Outcome(judge.judge(rules, merged, against), merged, _last(earlier))
     minutes = min(max_minutes, FAST_MINUTES) if fast else max_minutes
-    judgement, measured = sequential.until_clear(
-        rules, against, plans, _measurer(job), 60 * minutes, known, steps
-    )
+    with _measurer(job) as measure:
+        judgement, measured = sequential.until_clear(
+            rules, against, plans, measure, 60 * minutes, known, steps
+        )
     return Outcome(judgement, measured, _last(earlier))
 
 
@@ -113,19 +115,22 @@ class _Job:
     data: str | None
     column: str | None
     on: str | None
+    devices: Path | None
     fast: bool
     steps: Steps
 
 
-def _measurer(job: _Job) -> Callable[[Plan], Report]:
+@contextmanager
+def _measurer(job: _Job) -> Iterator[Callable[[Plan], Report]]:
     if job.on is None:
         from edgessl.gate.bench import measure
 
-        return lambda plan: measure(plan, job.steps)
-    from edgessl.gate.remote.bench import measure as measure_there
+        yield lambda plan: measure(plan, job.steps)
+        return
+    from edgessl.gate.remote.bench import opened
 
-    where = job.on
-    return lambda plan: measure_there(where, plan, job.steps)
+    with opened(job.on, job.steps, devices=job.devices) as on_device:
+        yield on_device
 
 
 def _plans(job: _Job) -> list[Plan]:
@@ -136,7 +141,11 @@ def _plans(job: _Job) -> list[Plan]:
         if not figures:
             continue
         usual = "offline" if figures == {"throughput"} else "single-stream"
-        scenarios = [usual] if row.scenario == "*" else fnmatch.filter(SCENARIOS, row.scenario)
+        scenarios = (
+            [usual]
+            if row.scenario == "*"
+            else [name for name in SCENARIOS if budgeting.matches(row.scenario, name)]
+        )
         given = not set(row.shape) & set("*?[")
         for scenario in scenarios:
             wanted = shapes.setdefault((scenario, given), {})
@@ -179,9 +188,11 @@ def _scores(job: _Job, stored: Sequence[Report]) -> list[Report]:
             "and give its report beside the bundle."
         )
     from edgessl.gate.evaluate import evaluate
+    from edgessl.gate.evaluate.columns import Columns
 
-    reference = job.against.subject if job.against else ""
-    return [evaluate(job.named, reference or None, job.data, report=job.steps)]
+    reference = (job.against.subject if job.against else "") or None
+    columns = Columns(item=job.column)
+    return [evaluate(job.named, reference, job.data, columns=columns, report=job.steps)]
 
 
 def _only_looked_at(named: Mapping[str, str]) -> Report:

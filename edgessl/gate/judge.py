@@ -16,7 +16,8 @@ from edgessl.gate.budget import Budgets
 from edgessl.gate.claims import Baseline, Claim
 from edgessl.gate.report import Report
 from edgessl.gate.statistics import Interval
-from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS, Judgement, Verdict, reason
+from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS, Judgement, Verdict
+from edgessl.gate.words import reason
 
 
 def judge(

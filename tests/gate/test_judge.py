@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_an_absolute_limit_has_three_answers(tmp_path: Path, limit: float, outco
     assert verdict.outcome == outcome
     assert verdict.interval is not None and verdict.value is not None
     assert verdict.interval[0] < verdict.value < verdict.interval[1]
-    assert f"limit {limit:g} ms" in verdict.reason
+    assert f"limit: at most {limit:g} ms" in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -207,3 +208,57 @@ def test_one_round_and_one_sample_are_not_enough(tmp_path: Path) -> None:
     verdict = one(rules(tmp_path, "[[budget]]\np50_ms = 100"), measured)
     assert verdict.outcome == INCONCLUSIVE and verdict.reason.endswith("too few samples")
     assert verdict.interval == (-math.inf, math.inf)
+
+
+def test_the_same_job_twice_shows_no_agreement(tmp_path: Path) -> None:
+    budgets = rules(tmp_path, "[[budget]]\nrelative = { p50 = 0.05 }")
+    (now,), (earlier,) = _jobs([1.06]), _jobs([1.0])
+    assert "the same" in refused(budgets, now, Baseline(reports=(earlier,) * 3))
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    budgets = rules(tmp_path, "[[budget]]\nrelative = { p50 = 0.05 }")
+    (now,), (earlier,) = _jobs([1.0]), _jobs([1.0])
+    threaded = replace(earlier, runs=(replace(earlier.runs[0], settings={"threads": 4}),))
+    said = refused(budgets, now, Baseline(reports=(threaded,)))
+    assert "threads 4 then, None now" in said
+
+
+def test_nothing_is_so_many_percent_worse_than_zero(tmp_path: Path) -> None:
+    budgets = rules(tmp_path, "[[budget]]\nrelative = { memory = 0.05 }")
+    both = slower(0.0)
+    free = tuple(replace(visit, memory_mb=0.0) for visit in both.runs[1].rounds)
+    measured = replace(both, runs=(both.runs[0], replace(both.runs[1], rounds=free)))
+    assert "has a memory of 0 in round 0" in refused(budgets, measured, Baseline("old"))
+
+
+def test_skewed_figures_of_rounds_are_judged_by_their_median(tmp_path: Path) -> None:
+    """Cold starts have a long tail: the interval is of the median, which is what is shown."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(200):
+        starts = 1e9 * rng.exponential(1, 60)
+        rounds = tuple(visit(n, [1.0], cold_start_ns=int(x)) for n, x in enumerate(starts))
+        measured = report(Run("new", "single-stream", "1x32", rounds))
+        verdict = one(rules(tmp_path, "[[budget]]\ncold_start_ms = 693.147"), measured)
+        wrong += verdict.outcome == FAIL  # the truth is at the limit
+    assert wrong <= 4  # 0.005 of 200 is 1
+
+
+def test_more_confidence_than_the_bootstrap_kept_widens_the_interval(tmp_path: Path) -> None:
+    text = "confidence = {}\n[[budget]]\nmin_cosine = 0.99"
+    measured = report(scores=(score("cosine_mean", 0.99, half=0.001),))
+    widths = []
+    for confidence in (0.9, 0.99, 0.999, 0.9999):
+        interval = one(rules(tmp_path, text.format(confidence)), measured).interval
+        assert interval is not None
+        widths.append(interval[1] - interval[0])
+    assert widths == sorted(widths) and widths[-1] > widths[-2]
+
+
+def test_the_reference_has_lost_nothing_to_itself(tmp_path: Path) -> None:
+    budgets = rules(tmp_path, '[[budget]]\nmax_drop = { "sts.spearman" = 0.5 }')
+    own = replace(score("sts.spearman", 82.0), subject="old", facts={})
+    compared = replace(score("sts.spearman", 82.0, 0.0), reference="old")
+    assert one(budgets, report(scores=(own, compared))).subject == "new"
+    assert "needs a reference" in refused(budgets, report(scores=(own,)))
