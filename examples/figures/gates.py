@@ -53,7 +53,7 @@ class Sizes:
     """``rounds`` that are recorded in each weather; ``gates`` that are replayed; ``live`` gates
     that are really run; ``simulated`` intervals of each kind."""
 
-    rounds: int = 600
+    rounds: int = 320
     gates: int = 200
     live: int = 20
     simulated: int = 4000
