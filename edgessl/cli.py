@@ -8,6 +8,7 @@ import click
 
 from edgessl import __version__, console
 from edgessl.commands.bench import bench
+from edgessl.commands.compress import compress
 from edgessl.commands.devices import devices
 from edgessl.commands.embed import embed
 from edgessl.commands.eval import evaluate
@@ -27,6 +28,7 @@ def cli() -> None:
 
 
 for _command in (
+    compress,
     export,
     verify,
     embed,

@@ -24,7 +24,7 @@ from examples.figures import environments
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCH_SIDE = ("edgessl.encoders", "edgessl.export.onnx_writer")
+TORCH_SIDE = ("edgessl.encoders", "edgessl.compress", "edgessl.export.onnx_writer")
 PLUGIN = "edgessl.gate.pytest_plugin"  # pytest alone imports it
 # The part of edgessl that a device cannot do without, where only its own needs are installed.
 DEVICE_ROOMS = ("edgessl.runtimes", "edgessl.export.openvino_ir", "edgessl.export.tensorrt_engine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,6 +33,8 @@ Ctrl-C: with --output, rounds that are whole (two at least) are written before i
 Exit codes: 0 measured, 2 wrong use, 3 something missing, 4 a damaged bundle."""
 
 _AGAIN = "again"  # the second name of a bundle that is compared with itself
+_AA_LIMITS = (0.05, 0.025)  # of gates whose false alarms and misses are told
+_ROUNDS, _AA_ROUNDS = 10, 30
 _FEWEST = 2  # rounds of which a report is worth keeping
 
 
@@ -60,9 +63,7 @@ _FEWEST = 2  # rounds of which a report is worth keeping
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="Fresh processes of each subject.",
+    help=f"Fresh processes of each subject.  [default: {_ROUNDS}; with --aa {_AA_ROUNDS}]",
 )
 @click.option(
     "--seconds",
@@ -85,7 +86,15 @@ _FEWEST = 2  # rounds of which a report is worth keeping
 @click.option("--no-energy", is_flag=True, help="Ask no meter.")
 @click.option("--no-peak", is_flag=True, help="Do not measure this machine's peak.")
 @click.option("--aa", is_flag=True, help="Compare the one BUNDLE with itself.")
-@click.option("--on", metavar="ssh://HOST|NAME", help="Measure on another device.")
+@click.option(
+    "--on", metavar="ssh://HOST|NAME", multiple=True, help="Measure on another device; repeatable."
+)
+@click.option(
+    "--devices",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where NAME is.  [default: ./devices.toml]",
+)
 @quiet_option
 @json_option
 def bench(
@@ -98,7 +107,8 @@ def bench(
     no_energy: bool,
     no_peak: bool,
     aa: bool,
-    on: str | None,
+    on: tuple[str, ...],
+    devices: Path | None,
     quiet: bool,
     as_json: bool,
     **given: Any,
@@ -108,6 +118,7 @@ def bench(
     NAME=BUNDLE gives a subject another name than its directory's. FILE.py:FACTORY is a function
     of your own: FACTORY() returns what takes a list of items. See docs/bench.md.
     """
+    from edgessl.gate import aa as against_itself
     from edgessl.gate.plan import Plan
     from edgessl.gate.subjects import named
     from edgessl.gate.workload import CORPUS
@@ -120,6 +131,9 @@ def bench(
         subjects[f"{name} {_AGAIN}"] = path
     options = {"max_length": max_length, "keep_patches": keep_patches}
     given["scenarios"] = given["scenarios"] or Plan.scenarios
+    given["rounds"] = given["rounds"] or (_AA_ROUNDS if aa else _ROUNDS)
+    if aa and given["rounds"] < against_itself.FEWEST_ROUNDS:
+        raise RecipeError(f"--aa needs --rounds {against_itself.FEWEST_ROUNDS} at least.")
     plan = Plan(
         subjects,
         cpus=_cpus(cpus),
@@ -130,9 +144,26 @@ def bench(
     )
     if plan.data and plan.shapes and CORPUS not in plan.shapes:
         raise RecipeError("--data is for --shape corpus: add it, or leave the shapes out.")
+    if devices is not None and not on:
+        raise RecipeError("--devices is for --on NAME.")
+    if len(on) > 1:
+        if aa:
+            raise RecipeError("--aa is for one device.")
+        from edgessl.commands import on_devices
+
+        return on_devices.measure(
+            on,
+            devices,
+            plan,
+            ("edgessl", *sys.argv[1:]),
+            output=output,
+            overwrite=overwrite,
+            quiet=quiet,
+            as_json=as_json,
+        )
     if output is not None:
         text_output.check(output, overwrite)
-    report = _measured(plan, on, output, quiet)
+    report = _measured(plan, on[0] if on else None, devices, output, quiet)
     if output is not None:
         text_output.write(output, report.dumps())
     if as_json:
@@ -144,6 +175,9 @@ def bench(
     if len(subjects) > 1:
         head = ("median latency", "", "", "ratio", "95 % interval")
         click.echo("\n" + tables.plain(head, list(_ratios(report)), 3))
+    if aa:
+        rates = [rate for limit in _AA_LIMITS for rate in against_itself.rates(report, limit)]
+        click.echo("\n" + against_itself.table(rates))
     if output is not None:
         click.echo(f"\nreport  {output}")
     return 0
@@ -156,14 +190,16 @@ def _cpus(text: str | None) -> tuple[int, ...]:
     return found
 
 
-def _measured(plan: Plan, on: str | None, output: Path | None, quiet: bool) -> Report:
+def _measured(
+    plan: Plan, on: str | None, devices: Path | None, output: Path | None, quiet: bool
+) -> Report:
     """What was measured, as this command's; interrupted, what is whole is kept."""
     whole: list[Report] = []
     with Steps(quiet) as steps:
         if on is not None:
             from edgessl.gate.remote import bench as remote
 
-            return _signed(remote.measure(on, plan, steps))
+            return _signed(remote.measure(on, plan, steps, devices=devices))
         from edgessl.gate.bench import measure
 
         try:
@@ -182,18 +218,18 @@ def _signed(report: Report) -> Report:
 
 
 def _ratios(report: Report) -> Iterator[list[str]]:
-    """Of each subject's median latency to the first one's, in rounds that both had."""
-    from edgessl.gate import quantities
-    from edgessl.gate.latency import ratio
+    """Of each subject's median latency to the first one's, round by round, as the gate has it."""
+    from edgessl.gate import quantities, statistics
 
     first = report.subjects[0].name
     runs = {run.key: run for run in report.runs}
     for (name, scenario, shape), run in runs.items():
         if name == first:
             continue
-        left = quantities.by_round(run, "p50")
-        right = quantities.by_round(runs[first, scenario, shape], "p50")
-        shared = sorted(left.keys() & right.keys())
-        found, (low, high) = ratio(*([[side[n]] for n in shared] for side in (left, right)))
-        between = f"{low:.3f} to {high:.3f}" if len(shared) > 1 else ""
-        yield [f"{name} / {first}", scenario, shape, f"{found:.3f}", between]
+        mine = quantities.by_round(run, "p50")
+        other = quantities.by_round(runs[first, scenario, shape], "p50")
+        logs = [math.log(mine[n] / other[n]) for n in sorted(mine.keys() & other.keys())]
+        middle, (low, high) = statistics.shift_interval(logs, 0.95)
+        known = math.isfinite(low)
+        between = f"{math.exp(low):.3f} to {math.exp(high):.3f}" if known else "too few rounds"
+        yield [f"{name} / {first}", scenario, shape, f"{math.exp(middle):.3f}", between]

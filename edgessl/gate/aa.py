@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgessl import tables
 from edgessl.errors import RecipeError
 from edgessl.gate import quantities, statistics
 from edgessl.gate.report import Report, Run
@@ -104,15 +105,20 @@ def _gate(differences: npt.NDArray[np.float64], limit: float) -> tuple[str, int]
         look += 1
 
 
-def lines(found: Sequence[Rate]) -> list[str]:
-    """For a person, a line a rate."""
-    said = []
-    for rate in found:
-        what = f"really {rate.slowdown:.0%} slower" if rate.slowdown else "the same bundle"
-        alarm = "found" if rate.slowdown > rate.limit else "false alarms"
-        said.append(
-            f"gate  {rate.scenario} {rate.shape}, limit +{rate.limit:.0%}, {what}: {alarm} "
-            f"{rate.failed:.1%}, pass {rate.passed:.1%}, inconclusive {rate.inconclusive:.1%}; "
-            f"{rate.rounds} rounds (median)"
+def table(found: Sequence[Rate]) -> str:
+    """For a person, a row a rate."""
+    head = ("the gate here", "", "limit", "really", "fail", "pass", "inconclusive", "rounds")
+    rows = [
+        (
+            rate.scenario,
+            rate.shape,
+            f"+{100 * rate.limit:g}%",
+            f"{rate.slowdown:.0%} slower" if rate.slowdown else "the same",
+            f"{rate.failed:.1%}",
+            f"{rate.passed:.1%}",
+            f"{rate.inconclusive:.1%}",
+            str(rate.rounds),
         )
-    return said
+        for rate in found
+    ]
+    return tables.plain(head, rows, 2)

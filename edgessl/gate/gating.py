@@ -134,35 +134,27 @@ def _measurer(job: _Job) -> Iterator[Callable[[Plan], Report]]:
 
 
 def _plans(job: _Job) -> list[Plan]:
-    """What the budgets speak of: a plan a scenario, as long as nothing else is said."""
-    shapes: dict[tuple[str, bool], dict[str, None]] = {}
+    """What the budgets speak of: a plan for each scenario and shape."""
+    cells: dict[tuple[str, str], None] = {}
     for row in _here(job):
         figures = {budgeting.known(limit).quantity for limit in row.limits if _timed(limit)}
         if not figures:
             continue
         usual = "offline" if figures == {"throughput"} else "single-stream"
-        scenarios = (
-            [usual]
-            if row.scenario == "*"
-            else [name for name in SCENARIOS if budgeting.matches(row.scenario, name)]
-        )
-        given = not set(row.shape) & set("*?[")
-        for scenario in scenarios:
-            wanted = shapes.setdefault((scenario, given), {})
-            if given:
-                wanted[row.shape] = None
-    seconds = _FAST_SECONDS if job.fast else Plan.seconds
+        named = [name for name in SCENARIOS if budgeting.matches(row.scenario, name)]
+        shape = "" if set(row.shape) & set("*?[") else row.shape  # none: the scenario's usual one
+        cells |= {(name, shape): None for name in ([usual] if row.scenario == "*" else named)}
     return [
         Plan(
             job.named,
             scenarios=(scenario,),
-            shapes=tuple(wanted),
+            shapes=(shape,) if shape else (),
             data=job.data,
             column=job.column,
-            seconds=seconds,
+            seconds=_FAST_SECONDS if job.fast else Plan.seconds,
             peak=False,
         )
-        for (scenario, _), wanted in shapes.items()
+        for scenario, shape in cells
     ]
 
 

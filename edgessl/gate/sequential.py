@@ -11,7 +11,7 @@ from edgessl.gate import claims, judge, statistics
 from edgessl.gate.budget import Budgets
 from edgessl.gate.claims import Baseline
 from edgessl.gate.plan import Plan
-from edgessl.gate.report import Report, merge
+from edgessl.gate.report import Report, Run, merge
 from edgessl.gate.verdict import INCONCLUSIVE, Judgement, Verdict
 from edgessl.progress import Steps
 
@@ -51,6 +51,7 @@ def until_clear(
         return merge([*so_far, *found]), (clock() - started) / more
 
     report, pace = measured((), 0, _TRIAL_ROUNDS)
+    plans = [replace(plan, qps=_load(plan, report)) for plan in plans]
     report, rounds, look = merge([report, *known]), _TRIAL_ROUNDS, 0
     settled: dict[tuple[str, ...], Verdict] = {}
     while True:
@@ -68,12 +69,22 @@ def until_clear(
         for claim, verdict in zip(found, judgement.verdicts, strict=True):
             if verdict.outcome != INCONCLUSIVE:
                 settled[claim.key] = verdict
-        unclear = {claim.run.scenario for claim in found if claim.run and claim.key not in settled}
-        plans = [plan for plan in plans if unclear.intersection(plan.scenarios)]
+        unclear = [claim.run for claim in found if claim.run and claim.key not in settled]
+        plans = [plan for plan in plans if any(_is_of(run, plan) for run in unclear)]
         if judgement.outcome != INCONCLUSIVE or not plans or rounds < wanted:
             return judgement, report
         if steps is not None:
             steps(f"{len(settled)} of {len(found)} limits are clear after {rounds} rounds")
+
+
+def _is_of(run: Run, plan: Plan) -> bool:
+    return run.scenario in plan.scenarios and run.shape in (plan.shapes or (run.shape,))
+
+
+def _load(plan: Plan, trial: Report) -> float | None:
+    """Queries a second of the server scenario: those of the trial in all later rounds, too."""
+    found = [run.settings.get("qps") for run in trial.runs if _is_of(run, plan)]
+    return plan.qps or next((qps for qps in found if qps), None)
 
 
 def rounds_at(look: int, confidence: float) -> int:

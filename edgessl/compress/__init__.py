@@ -1,0 +1,1 @@
+"""Make encoders physically smaller."""

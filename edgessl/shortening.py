@@ -1,0 +1,144 @@
+"""A checkpoint with fewer layers, chosen on unlabeled data, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgessl import checkpoint_session, compression
+from edgessl.encoder import Encoder
+from edgessl.errors import CheckpointError, RecipeError, Unsupported
+from edgessl.parity import cosine
+from edgessl.progress import Steps
+from edgessl.recipe import Recipe
+from edgessl.runtimes.session import Session
+from edgessl.source import load_encoder
+from edgessl.staging import check_output, staged
+
+ITEMS = 256  # of which the vectors are compared
+_EXACT = 1e-5  # largest difference of the written encoder to the one that was chosen
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """``kept``: numbers of the layers, from 0. ``left_out``: ``[layer, mean cosine to the whole
+    encoder once it is gone]`` in the order in which they went. ``flops``: of one item, at the same
+    shape before and after. ``cosine_p1``: 1st percentile. On ``items`` of the data."""
+
+    path: str
+    kept: tuple[int, ...]
+    left_out: tuple[tuple[int, float], ...]
+    cosine_mean: float
+    cosine_p1: float
+    items: int
+    parameters_before: int
+    parameters_after: int
+    bytes_before: int
+    bytes_after: int
+    flops_before: int
+    flops_after: int
+
+
+def shorten(
+    model: str,
+    data: Sequence[str],
+    output: Path,
+    *,
+    layers: int,
+    column: str | None = None,
+    revision: str | None = None,
+    report: Steps | None = None,
+) -> Shortened:
+    """Write *model* to the directory *output* with so many of its layers.
+
+    Args:
+        model: a directory in the Hugging Face or sentence-transformers layout, or a hub id.
+        data: files of texts, or images, as docs/embed.md has them; *column* of a table. The first
+            256 items say which layers matter.
+
+    Raises:
+        RecipeError: no data, or a number of layers that the encoder does not have.
+        Unsupported: an encoder whose layers are not alike.
+        CheckpointError: the checkpoint cannot be read, or what was written says something else.
+        OutputError: *output* is there already, or cannot be written.
+    """
+    from edgessl.compress import layers as layering
+    from edgessl.encoders import run
+
+    steps = report or Steps(quiet=True)
+    check_output(output, overwrite=False)
+    steps("reading the checkpoint")
+    old = compression.read(model, revision, steps)
+    encoder = load_encoder(Recipe(model=model, revision=revision), steps)
+    key = next((name for name in layering.COUNTS if name in old.config), None)
+    if encoder.spec.family not in layering.FAMILIES or key is None:
+        able = ", ".join(sorted(layering.FAMILIES))
+        raise Unsupported(f"--layers: {encoder.spec.family} is not one of {able}.")
+    count = int(old.config[key])
+    if not 0 < layers < count:
+        raise RecipeError(f"--layers {layers}: this encoder has {count}; keep 1 to {count - 1}.")
+    items = _items(data, column, encoder)
+    before = run.compute(encoder)
+    try:
+        holder, name = layering.find(encoder.module, count)
+        with checkpoint_session.opened(encoder) as session:
+            whole = session.embed(items)
+            steps("leaving out layers")
+            kept, left_out = layering.choose(
+                holder,
+                name,
+                layers,
+                lambda: session.embed(items),
+                lambda done, total: steps.count(done, total, "trials"),
+            )
+            vectors = session.embed(items)
+        tensors = layering.renamed(old.tensors, count, kept)
+    except Unsupported as err:
+        raise Unsupported(f"{old.source}: {err}") from err
+    near = cosine(vectors, whole)
+    with staged(output, overwrite=False) as stage:
+        steps("writing the smaller checkpoint")
+        compression.write(stage, old, tensors, {**old.config, key: layers})
+        steps("comparing vectors")
+        _check(stage, items, vectors)
+        facts = Shortened(
+            path=str(output),
+            kept=tuple(kept),
+            left_out=tuple((step.left_out, step.cosine) for step in left_out),
+            cosine_mean=float(near.mean()),
+            cosine_p1=float(np.quantile(near, 0.01)),
+            items=len(items),
+            parameters_before=old.parameters,
+            parameters_after=compression.count(tensors.values()),
+            bytes_before=compression.size(old.tensors.values()),
+            bytes_after=compression.size(tensors.values()),
+            flops_before=before["flops"],
+            flops_after=run.compute(encoder)["flops"],
+        )
+        compression.note(stage, old, "layers", asdict(replace(facts, path="")))
+    return facts
+
+
+def _items(data: Sequence[str], column: str | None, encoder: Encoder) -> list[Any]:
+    from edgessl.embed import inputs
+
+    source = inputs.Source(tuple(data), encoder.spec.task, column)
+    for block in inputs.blocks(source, ITEMS):
+        if block.items:
+            return list(block.items)
+    raise RecipeError(f"data {data[0]!r}: nothing in it that can be used.")
+
+
+def _check(stage: Path, items: list[Any], expected: Any) -> None:
+    again: Session
+    with checkpoint_session.opened(load_encoder(Recipe(model=str(stage)))) as again:
+        off = float(abs(again.embed(items) - expected).max())
+    if off > _EXACT:
+        raise CheckpointError(
+            f"the checkpoint with fewer layers gives other vectors when it is read again (off by "
+            f"{off:.2g}): this model cannot be shortened."
+        )
