@@ -59,7 +59,7 @@ class Machine:
         self.asked: list[int] = []
         self.now = 0.0
 
-    def __call__(self, plan: Plan, steps: Any = None) -> Report:
+    def __call__(self, plan: Plan, steps: Any = None, each: Any = None) -> Report:
         self.asked.append(plan.rounds)
         self.now += plan.rounds
         weather = np.exp(self.rng.normal(0, self.weather, plan.rounds))

@@ -14,8 +14,10 @@ import pytest
 from edgessl import console, text_output
 from edgessl.commands.bench import bench
 from edgessl.errors import OutputError
+from edgessl.gate import bench as measuring
 from edgessl.gate import report as reports
 from tests.gate.tiny import save_bundle, save_functions
+from tests.measured import Machine
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--rounds", "2", "--seconds", "0.01", "--no-peak", "--no-energy", "-q")
@@ -48,16 +50,30 @@ def test_two_bundles_and_a_report(run: Run) -> None:
     assert found.command[0] == "edgessl" and found.environment["host"]
     assert "p99, ms" in printed and "cold start, ms" in printed
     (ratio,) = (line for line in printed.splitlines() if line.startswith("b / a"))
-    low, high = float(ratio.split()[-3]), float(ratio.split()[-1])
-    assert 0 < low <= float(ratio.split()[-4]) <= high
+    assert ratio.endswith("too few rounds")  # of two nobody can tell
     assert printed.endswith("report  r.json\n")
 
 
-def test_against_itself_as_json_and_nothing_else(run: Run) -> None:
-    code, printed, _ = run("x=functions.py:prints", "--aa", *QUICK, "--json")
+def test_the_ratio_is_the_one_that_the_gate_uses(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "measure", Machine({"a": 1.0, "b": 1.2}))
+    code, printed, _ = run("a=tiny", "b=tiny", "--rounds", "20", "-q")
     assert code == 0
+    (ratio,) = (line for line in printed.splitlines() if line.startswith("b / a"))
+    middle, low, high = (float(ratio.split()[place]) for place in (-4, -3, -1))
+    assert low < 1.2 < high and low <= middle <= high and high - low < 0.05
+
+
+def test_against_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine({"tiny": 1.0, "tiny again": 1.0})
+    monkeypatch.setattr(measuring, "measure", machine)
+    code, printed, _ = run("tiny", "--aa", "-q")
+    assert code == 0 and machine.asked == [30]
+    rows = [line.split() for line in printed.splitlines() if "+5%" in line]
+    assert [row[3:5] for row in rows] == [["the", "same"], ["5%", "slower"], ["10%", "slower"]]
+    assert rows[0][5:7] == ["0.0%", "100.0%"] and float(rows[2][5].rstrip("%")) > 95
+    code, printed, _ = run("tiny", "--aa", "-q", "--json")
     one, other = reports.loads(printed).subjects
-    assert (one.name, other.name) == ("x", "x again") and one.path == other.path
+    assert (one.name, other.name) == ("tiny", "tiny again")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +85,8 @@ def test_against_itself_as_json_and_nothing_else(run: Run) -> None:
         (("tiny", "--data", "d.txt", "--shape", "1x8"), "--data is for --shape corpus"),
         (("tiny", "--cpus", "zero"), "--cpus 'zero': name cores"),
         (("tiny", "--rounds", "0"), "'--rounds'"),
+        (("tiny", "--rounds", "9", "--aa"), "--aa needs --rounds 10"),
+        (("tiny", "--devices", "d.toml"), "--devices is for --on"),
         (("tiny", "--scenario", "ofline"), "Did you mean 'offline'"),
         (("tiny", "--seconds", "nan"), "not nan"),
         (("tiny", "-o", "functions.py"), "functions.py exists; pass --overwrite"),
