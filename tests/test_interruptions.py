@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from edgessl import bundle, cli, console
+from tests import disks
 from tests.commands import TIMEOUT_S, edgessl, environment, screen, signalled
 
 
@@ -117,16 +118,9 @@ def test_killed_and_run_again(int8: list[str], onnx: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 9 MB: room for the MAE's ONNX (6.4 MB), not for an IR beside it."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(disk)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount a small disk here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    """Room for the MAE's ONNX (6.4 MB), not for an IR beside it."""
+    with disks.small(tmp_path, 9) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("taken_mb", [0, 4])  # full for OpenVINO's C++, and for Python

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edgessl import text_output
+from edgessl import tables, text_output
 from edgessl.commands.options import json_option, quiet_option
 from edgessl.commands.views import Views, view_options, write_views
 from edgessl.errors import RecipeError
@@ -98,7 +98,7 @@ def gate(
     A limit is broken when the whole interval of what was measured is beyond it, and kept when the
     whole interval is within; else more is measured, until --max-minutes end. See docs/gate.md.
     """
-    from edgessl.gate import gating
+    from edgessl.gate import gating, words
 
     if start is not None:
         return _start(things, start, overwrite)
@@ -130,12 +130,9 @@ def gate(
         facts = {"outcome": judgement.outcome, "exit_code": code, **asdict(judgement)}
         click.echo(json.dumps(_finite(facts), indent=2, allow_nan=False))
         return code
-    for verdict in judgement.verdicts:
-        place = " ".join(filter(None, (verdict.scenario, verdict.shape, verdict.data)))
-        click.echo(
-            f"{verdict.outcome:<12}  {verdict.subject}  {place}{'  ' * bool(place)}"
-            f"{verdict.limit}  {verdict.reason}"
-        )
+    head = ("verdict", "subject", "for", "limit", "measured")
+    rows = [(v.outcome, v.subject, words.where(v), v.limit, v.reason) for v in judgement.verdicts]
+    click.echo(tables.plain(head, rows, left=5) + "\n")
     click.echo(_last_line(judgement, fast))
     return code
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.errors import RecipeError, nearest
+from edgessl.gate.layout import shown
 from edgessl.gate.plan import SCENARIOS
 
 if sys.version_info >= (3, 11):
@@ -168,7 +169,7 @@ def read(path: Path) -> Budgets:
     for number, table in enumerate(tables, 1):
         where = f"{path}: [[budget]] {number}"
         if not isinstance(table, dict):
-            raise RecipeError(f"{where} is {_shown(table)}; it should be a table.")
+            raise RecipeError(f"{where} is {shown(table)}; it should be a table.")
         budgets.append(_budget(table, where, f"budget {number}"))
         if budgets[-1].name in [budget.name for budget in budgets[:-1]]:
             raise RecipeError(f"{where}: an earlier one is called {budgets[-1].name!r}, too.")
@@ -241,13 +242,13 @@ def _share(value: Any, where: str) -> float:
     if isinstance(value, str) and re.fullmatch(PERCENT, value):
         value = float(value.rstrip(" %")) / 100
     if isinstance(value, str) or (share := _number(value, where)) > 1:
-        raise RecipeError(f'{where} is {_shown(value)}; write 5 % as 0.05 or "5%".')
+        raise RecipeError(f'{where} is {shown(value)}; write 5 % as 0.05 or "5%".')
     return share
 
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RecipeError(f"{where} is {_shown(value)}; it should be a number.")
+        raise RecipeError(f"{where} is {shown(value)}; it should be a number.")
     try:
         number = float(value)
     except OverflowError:
@@ -259,13 +260,13 @@ def _number(value: Any, where: str) -> float:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise RecipeError(f"{where} is {_shown(value)}; it should be text, on one line.")
+        raise RecipeError(f"{where} is {shown(value)}; it should be text, on one line.")
     return value
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise RecipeError(f"{where} is {_shown(value)}; it should be a table: {{ NAME = NUMBER }}.")
+        raise RecipeError(f"{where} is {shown(value)}; it should be a table: {{ NAME = NUMBER }}.")
     return value
 
 
@@ -275,11 +276,3 @@ def _refuse_unknown(table: Mapping[str, Any], keys: Iterable[str], where: str) -
             raise RecipeError(
                 f"{where}: unknown key {key!r}.{nearest(key, keys)} Keys: {', '.join(keys)}."
             )
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no whole number of thousands of digits
-        return "a very large number"
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -18,6 +18,7 @@ import pytest
 import edgessl
 from edgessl import cli, console
 from edgessl.embed import vectors
+from tests import disks
 from tests.builders import random_texts, save_text_model
 from tests.commands import environment, screen
 from tests.embed.test_kill import JOB, ROOT, finished, started
@@ -170,15 +171,8 @@ def test_progress_on_a_terminal(place: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount a small disk here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disks.small(tmp_path, 3) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("output", ["v.npy", "v.parquet", "v.jsonl"])

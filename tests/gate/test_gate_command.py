@@ -43,7 +43,7 @@ def test_exit_codes(folder: Path, capsys: Printed, limit: float, code: int, word
     stored = saved("report.json", report(run("new", np.random.default_rng(0))))
     assert cli.run(["gate", "-b", "budgets.toml", stored]) == code
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 2 and out[0].startswith(word.lower()) and out[1].startswith(word)
+    assert out[1].startswith(word.lower()) and out[-1].startswith(word) and len(out) == 4
     assert cli.run(["gate", "-b", "budgets.toml", stored, "--json", "--fast"]) == code % 5
     found = json.loads(capsys.readouterr().out)
     assert found["outcome"] == word.lower() and found["exit_code"] == code % 5

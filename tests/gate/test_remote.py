@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from edgessl.gate.plan import Plan
 from edgessl.gate.remote import bench, fleet, jobs, link
 from edgessl.gate.remote.link import Link
 from edgessl.progress import Steps
-from tests import jetson, sshd
+from tests import disks, jetson, sshd
 from tests.sshd import Sshd
 
 SUBJECT = """
@@ -73,15 +72,8 @@ def box(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount a small disk here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disks.small(tmp_path, 3) as disk:
+        yield disk
 
 
 @pytest.fixture
