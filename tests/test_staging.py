@@ -1,99 +1,22 @@
-"""A bundle is there whole or not at all: killed writers, full disks, several writers at once."""
+"""A bundle is there whole or not at all: what is refused, errors, signals."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import random
-import resource
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edgessl import staging
-from edgessl.errors import EdgesslError, OutputError
-from edgessl.staging import check_output, orderly_sigterm, staged
-
-# What the child processes share: fill a directory with four files of one generation.
-WRITER = """
-import json, os, signal, sys, time
-from pathlib import Path
-from edgessl import staging
 from edgessl.errors import OutputError
-
-def fill(directory, generation):
-    names = ["a", "b", "sub/c"]
-    (directory / "sub").mkdir()
-    for name in names:
-        (directory / name).write_text(str(generation) * 5000)
-    manifest = {"generation": generation, "files": dict.fromkeys(names)}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
-
-def no_exchange(one, other):
-    raise OSError(38, "Function not implemented")
-
-output = Path(sys.argv[1])
-"""
-
-
-def fill(directory: Path, generation: str = "old") -> None:
-    names = ["a", "b", "sub/c"]
-    (directory / "sub").mkdir(parents=True)
-    for name in names:
-        (directory / name).write_text(generation * 5000)
-    manifest = {"generation": generation, "files": dict.fromkeys(names)}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
-
-
-def generation_of(output: Path) -> str:
-    """The generation of a directory that ``fill`` filled; fails unless it is whole."""
-    manifest = json.loads((output / "manifest.json").read_text())
-    generation = str(manifest["generation"])
-    for name in manifest["files"]:
-        assert (output / name).read_text() == generation * 5000
-    return generation
-
-
-def hidden(parent: Path) -> list[str]:
-    return sorted(path.name for path in parent.iterdir() if path.name.startswith("."))
-
-
-def start(code: str, output: Path, *more: str) -> subprocess.Popen[str]:
-    """Run *code* after ``WRITER`` and wait for its line "ready"."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER + code, str(output), *more],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def end(process: subprocess.Popen[str], signum: int) -> int:
-    process.send_signal(signum)
-    with process:
-        return process.wait(timeout=30)
-
-
-HOLD = """
-with staging.staged(output, True) as directory:
-    (directory / "a").write_text("half")
-    print("ready", flush=True)
-    time.sleep(60)
-"""
+from edgessl.staging import check_output, orderly_sigterm, staged
+from tests.writers import HOLD, end, fill, generation_of, hidden, no_exchange, start
 
 
 def test_a_new_directory_is_put_in_place(tmp_path: Path) -> None:
@@ -158,10 +81,6 @@ def test_overwrite_replaces_a_bundle(
         assert generation_of(output) == "old"
     assert generation_of(output) == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def no_exchange(one: Path, other: Path) -> None:
-    raise OSError(errno.ENOSYS, "Function not implemented")
 
 
 def test_the_exchange_is_one_step_and_not_the_fallback(tmp_path: Path) -> None:
@@ -367,172 +286,3 @@ def test_a_thread_can_stage(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert generation_of(tmp_path / "bundle") == "thread"
-
-
-KILLED = """
-if sys.argv[2] == "rename":
-    staging._exchange = no_exchange
-for number in range(10**6):
-    with staging.staged(output, True) as directory:
-        fill(directory, f"{os.getpid()}-{number}")
-    if number == 0:
-        print("ready", flush=True)
-"""
-
-
-@pytest.mark.parametrize("how", ["exchange", "rename"])
-def test_killed_at_any_moment(tmp_path: Path, how: str) -> None:
-    output = tmp_path / "bundle"
-    fill(output)
-    rng = random.Random(0)
-    seen = set()
-    for _ in range(12):
-        writer = start(KILLED, output, how)
-        time.sleep(rng.uniform(0.0, 0.06))
-        end(writer, signal.SIGKILL)
-        if how == "exchange":
-            generation_of(output)  # whole at this very moment
-        with pytest.raises(RuntimeError, match="stop"), staged(output, True):
-            raise RuntimeError("stop")
-        seen.add(generation_of(output))
-        assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert len(seen) == 12  # every writer was at work when it was killed
-
-
-def test_killed_between_the_two_renames(tmp_path: Path) -> None:
-    code = """
-staging._exchange = no_exchange
-rename = os.rename
-def deadly(source, target):
-    if Path(target) == output and output.exists():
-        return rename(source, target)
-    rename(source, target)
-    if Path(source) == output:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.rename = deadly
-print("ready", flush=True)
-with staging.staged(output, True) as directory:
-    fill(directory, "new")
-"""
-    output = tmp_path / "bundle"
-    fill(output)
-    with start(code, output) as writer:
-        assert writer.wait(timeout=30) == -signal.SIGKILL
-    assert not output.exists()
-    with pytest.raises(OutputError, match="exists; pass --overwrite"):
-        check_output(output, False)  # the old one is back
-    assert generation_of(output) == "old"
-    with staged(output, True) as directory:
-        fill(directory, "newer")
-    assert generation_of(output) == "newer"
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-RACE = """
-print("ready", flush=True)
-sys.stdin.readline()
-if sys.argv[2] == "rename":
-    staging._exchange = no_exchange
-for number in range(int(sys.argv[3])):
-    try:
-        with staging.staged(output, sys.argv[4] == "overwrite") as directory:
-            fill(directory, f"{os.getpid()}-{number}")
-            time.sleep(0.001)
-        print("won", flush=True)
-    except OutputError as err:
-        print(err, flush=True)
-"""
-
-
-@pytest.mark.parametrize("how", ["exchange", "rename"])
-def test_many_writers_at_once_with_overwrite(tmp_path: Path, how: str) -> None:
-    output = tmp_path / "bundle"
-    writers = [start(RACE, output, how, "10", "overwrite") for _ in range(3)]
-    results = talk(writers)
-    if how == "exchange":
-        assert results == ["won"] * 30
-    else:  # without an exchange in one step a writer may find half a step of another and give up
-        assert results.count("won") > 10 and len(results) == 30
-    generation_of(output)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_many_writers_at_once_without_overwrite(tmp_path: Path) -> None:
-    output = tmp_path / "bundle"
-    results = talk([start(RACE, output, "exchange", "1", "no") for _ in range(4)])
-    assert results.count("won") == 1
-    refused = [line for line in results if line != "won"]
-    assert len(refused) == 3 and all("exists; pass --overwrite" in line for line in refused)
-    generation_of(output)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-
-
-def talk(writers: list[subprocess.Popen[str]]) -> list[str]:
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    lines: list[str] = []
-    for writer in writers:
-        lines += writer.communicate(timeout=60)[0].splitlines()
-        assert writer.returncode == 0
-    return lines
-
-
-def test_a_file_beyond_the_size_limit(tmp_path: Path) -> None:
-    output = tmp_path / "bundle"
-    fill(output)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        with pytest.raises(OutputError, match="File too large.*nothing was written") as caught:
-            with staged(output, True) as directory:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-                (directory / "model.onnx").write_bytes(bytes(1_000_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert isinstance(caught.value, EdgesslError) and str(output) in str(caught.value)
-    assert generation_of(output) == "old"
-    assert hidden(tmp_path) == []
-
-
-@contextmanager
-def small_disk(where: Path) -> Iterator[None]:
-    """1 MiB of tmpfs at *where*, or a skipped test."""
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(where)]
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("no mount command")
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(where)], check=True)
-
-
-@pytest.mark.parametrize("writer", ["python", "numpy"])
-def test_a_full_disk(tmp_path: Path, writer: str) -> None:
-    with small_disk(tmp_path):
-        output = tmp_path / "bundle"
-        fill(output)
-        with pytest.raises(OutputError, match="no space left on") as caught:
-            with staged(output, True) as directory:
-                if writer == "python":
-                    (directory / "model.onnx").write_bytes(bytes(2_000_000))
-                else:
-                    np.save(directory / "model.npy", np.zeros(2_000_000, np.uint8))
-        message = str(caught.value)
-        assert message.startswith(f"no space left on {tmp_path} while writing {output} (")
-        assert "nothing was written" in message and "1.0 MB free" in message
-        assert generation_of(output) == "old"
-        assert hidden(tmp_path) == []
-        with pytest.raises(OutputError, match="mount point"):
-            check_output(tmp_path, True)
-        (tmp_path / "ballast").write_bytes(bytes((1 << 20) - 65536))
-        with pytest.raises(OutputError, match="no space left on"):
-            with staged(output, True) as directory:
-                fill(directory, "x" * 10)
-        assert generation_of(output) == "old"
