@@ -20,6 +20,7 @@ from edgessl.source import load_encoder
 from edgessl.staging import check_output, staged
 
 ITEMS = 256  # of which the vectors are compared
+_BY_LAYER = ("out_features", "out_indices", "stage_names")  # of a backbone: names layers
 _EXACT = 1e-5  # largest difference of the written encoder to the one that was chosen
 
 
@@ -102,7 +103,8 @@ def shorten(
     near = cosine(vectors, whole)
     with staged(output, overwrite=False) as stage:
         steps("writing the smaller checkpoint")
-        compression.write(stage, old, tensors, {**old.config, key: layers})
+        config = {name: value for name, value in old.config.items() if name not in _BY_LAYER}
+        compression.write(stage, old, tensors, {**config, key: layers})
         steps("comparing vectors")
         _check(stage, items, vectors)
         facts = Shortened(

@@ -105,7 +105,10 @@ def trim(
     covered, checked, sample = _covered(tokenizer, made, _texts(corpus, column, spec))
 
     smaller = _rows(old, made.kept)
-    settings = {**vocabulary.renumbered(config, made.new), "vocab_size": len(made.kept)}
+    settings = {
+        **vocabulary.renumbered(config, made.new, config["vocab_size"]),
+        "vocab_size": len(made.kept),
+    }
     with staged(output, overwrite=False) as stage:
         report("writing the smaller checkpoint")
         compression.write(stage, old, smaller, settings, _files(encoder, made))

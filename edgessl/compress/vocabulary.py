@@ -86,21 +86,26 @@ def cut(
     return Cut(json.dumps(data, ensure_ascii=False), order)
 
 
-def renumbered(settings: Any, new: Mapping[int, int]) -> Any:
-    """Settings whose keys like ``pad_token_id`` hold ids, with the new ones; an id that is gone
-    becomes None."""
+def renumbered(settings: Any, new: Mapping[int, int], size: int) -> Any:
+    """Settings whose keys like ``pad_token_id`` hold ids of a vocabulary of *size*, with the new
+    ones. An id that is gone becomes None; one that never was a token's stays as it is."""
+
+    def number(old: Any) -> Any:
+        known = isinstance(old, int) and 0 <= old < size
+        return new.get(old) if known else old
+
     if isinstance(settings, list):
-        return [renumbered(item, new) for item in settings]
+        return [renumbered(item, new, size) for item in settings]
     if not isinstance(settings, dict):
         return settings
     found = {}
     for key, value in settings.items():
         if not key.endswith(("_token_id", "_token_ids")):
-            found[key] = renumbered(value, new)
-        elif isinstance(value, list):
-            found[key] = [new.get(item) for item in value]
+            found[key] = renumbered(value, new, size)
         else:
-            found[key] = value if value is None else new.get(value)
+            found[key] = (
+                [number(old) for old in value] if isinstance(value, list) else number(value)
+            )
     return found
 
 
