@@ -1,9 +1,10 @@
 """Every figure that docs/benchmarks.md prints: ``make bench``.
 
-    python -m examples.measure                        all of it (an idle machine, about an hour)
+    python -m examples.measure                        all of it (an idle machine, some two hours)
     python -m examples.measure fidelity --json f.json
     python -m examples.measure int8-cost --long       with 30,000 calibration texts besides
     python -m examples.measure embed --long           a million texts
+    python -m examples.measure gate                   how often gates are wrong: 50 minutes
     python -m examples.measure --quick --no-peers     small numbers, to see that it works
 
 Markdown on stdout; ``--json`` keeps the raw samples and the environment.
