@@ -119,9 +119,9 @@ def bench(
     of your own: FACTORY() returns what takes a list of items. See docs/bench.md.
     """
     from edgessl.gate import aa as against_itself
+    from edgessl.gate.measuring.workload import CORPUS
     from edgessl.gate.plan import Plan
     from edgessl.gate.subjects import named
-    from edgessl.gate.workload import CORPUS
 
     subjects = named(things)
     if aa:
@@ -219,7 +219,8 @@ def _signed(report: Report) -> Report:
 
 def _ratios(report: Report) -> Iterator[list[str]]:
     """Of each subject's median latency to the first one's, round by round, as the gate has it."""
-    from edgessl.gate import quantities, statistics
+    from edgessl.gate import quantities
+    from edgessl.gate.judging import statistics
 
     first = report.subjects[0].name
     runs = {run.key: run for run in report.runs}

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from edgessl import tables
 from edgessl.errors import RecipeError
-from edgessl.gate import quantities, statistics
+from edgessl.gate import quantities
+from edgessl.gate.judging import statistics
+from edgessl.gate.judging.sequential import rounds_at
 from edgessl.gate.report import Report, Run
-from edgessl.gate.sequential import rounds_at
 from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS
 
 CONFIDENCE = 0.99

@@ -22,12 +22,13 @@ from typing import Any
 
 from edgessl import console, interrupts, text_output
 from edgessl.errors import EdgesslError, RecipeError, first_line, nearest
-from edgessl.gate import conditions, meters, notes, peak, scenarios, subjects, workload
+from edgessl.gate import conditions, subjects
+from edgessl.gate.measuring import meters, notes, peak, scenarios, workload
+from edgessl.gate.measuring.pools import Pools
+from edgessl.gate.measuring.process import started
+from edgessl.gate.measuring.rounds import Cell, Job, Key, play
 from edgessl.gate.plan import SCENARIOS, Plan
-from edgessl.gate.pools import Pools
-from edgessl.gate.process import started
 from edgessl.gate.report import Report, Round, Run
-from edgessl.gate.rounds import Cell, Job, Key, play
 from edgessl.gate.subjects import Thing
 from edgessl.progress import Steps
 from edgessl.spec import TextSpec

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgessl import __version__, gpu, libraries, machine
-from edgessl.gate import nvml, scenarios, sysfs
+from edgessl.gate.measuring import nvml, scenarios, sysfs
 
 # Groups in which two reports must agree to be comparable. Of the system only the kernel: it
 # schedules the threads; the name of the distribution around it does not.

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from edgessl.errors import RecipeError
 from edgessl.gate import budget as budgeting
-from edgessl.gate import claims, conditions, judge, sequential, subjects
+from edgessl.gate import conditions, subjects
 from edgessl.gate import report as reports
 from edgessl.gate.budget import Budget, Budgets, Limit
-from edgessl.gate.claims import Baseline
+from edgessl.gate.judging import claims, judge, sequential
+from edgessl.gate.judging.claims import Baseline
 from edgessl.gate.plan import SCENARIOS, Plan
 from edgessl.gate.report import Report
 from edgessl.gate.verdict import Judgement

@@ -25,12 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgessl import tables
-from edgessl.gate import bench, budget, gating, statistics
+from edgessl.gate import bench, budget, gating
 from edgessl.gate import report as reports
-from edgessl.gate.claims import Baseline
+from edgessl.gate.judging import statistics
+from edgessl.gate.judging.claims import Baseline
+from edgessl.gate.judging.sequential import until_clear
 from edgessl.gate.plan import Plan
 from edgessl.gate.report import Report, Round
-from edgessl.gate.sequential import until_clear
 from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS
 from examples.figures import int8, report, tasks
 

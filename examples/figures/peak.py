@@ -1,6 +1,6 @@
 """How much of this machine's matrix multiplication a bulk job uses.
 
-See ``edgessl.gate.peak`` for how the peak is measured and what a text needs.
+See ``edgessl.gate.measuring.peak`` for how the peak is measured and what a text needs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import edgessl
 from edgessl import tables
-from edgessl.gate import peak
+from edgessl.gate.measuring import peak
 from examples.figures import report
 
 _PRECISIONS = ("int8", "bf16")

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from edgessl.errors import BundleError, EdgesslError, RecipeError
-from edgessl.gate import bench, conditions, meters, rounds
+from edgessl.gate import bench, conditions
 from edgessl.gate import report as reports
 from edgessl.gate.bench import measure
+from edgessl.gate.measuring import meters, rounds
 from edgessl.gate.plan import Plan
 from edgessl.gate.report import Report
 from edgessl.gate.subjects import named

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from edgessl import gpu
-from edgessl.gate import conditions, nvml
+from edgessl.gate import conditions
+from edgessl.gate.measuring import nvml
 
 Tree = dict[str, str]
 LAPTOP: Tree = {

@@ -12,8 +12,8 @@ import pytest
 from edgessl.errors import RecipeError
 from edgessl.gate import budget
 from edgessl.gate.budget import Budgets
-from edgessl.gate.claims import Baseline
-from edgessl.gate.judge import judge
+from edgessl.gate.judging.claims import Baseline
+from edgessl.gate.judging.judge import judge
 from edgessl.gate.report import Report, Run
 from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS, Verdict
 from tests.measured import HERE, report, run, score, visit

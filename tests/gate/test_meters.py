@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgessl.gate import meters, nvml
-from edgessl.gate.meters import Nvml, Rapl, Tegrastats, board_milliwatts
+from edgessl.gate.measuring import meters, nvml
+from edgessl.gate.measuring.meters import Nvml, Rapl, Tegrastats, board_milliwatts
 
 
 class Counters:

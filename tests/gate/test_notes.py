@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgessl.gate import notes
+from edgessl.gate.measuring import notes
 from edgessl.gate.report import Round, Run
 
 

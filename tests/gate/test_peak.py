@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from edgessl.gate import peak
+from edgessl.gate.measuring import peak
 
 
 @pytest.mark.parametrize(("dtype", "given"), [(np.float32, np.float32), (np.int8, np.uint8)])

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from edgessl.errors import BundleError, EdgesslError, RecipeError
-from edgessl.gate import process, workload
-from edgessl.gate.process import Process
-from edgessl.gate.worker import peak_memory_mb
+from edgessl.gate.measuring import process, workload
+from edgessl.gate.measuring.process import Process
+from edgessl.gate.measuring.worker import peak_memory_mb
 from tests.gate.tiny import save_functions
 
 Open = Callable[[str], Any]
@@ -145,8 +145,8 @@ def test_it_stays_on_its_cores() -> None:
 
 ORPHAN = """
 import sys
-from edgessl.gate import process
-from edgessl.gate.process import started
+from edgessl.gate.measuring import process
+from edgessl.gate.measuring.process import started
 
 with started("one") as one, started("two") as two:
     for worker in (one, two):

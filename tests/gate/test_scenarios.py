@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgessl.errors import EdgesslError
-from edgessl.gate import scenarios
+from edgessl.gate.measuring import scenarios
 
 MS = 1_000_000
 

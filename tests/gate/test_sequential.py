@@ -8,10 +8,10 @@ import pytest
 
 from edgessl.gate import budget
 from edgessl.gate.budget import Budgets
-from edgessl.gate.claims import Baseline
+from edgessl.gate.judging.claims import Baseline
+from edgessl.gate.judging.sequential import until_clear
 from edgessl.gate.plan import Plan
 from edgessl.gate.report import Report
-from edgessl.gate.sequential import until_clear
 from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS, Judgement
 from tests.measured import Machine, report, score
 

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgessl.errors import RecipeError
-from edgessl.gate import budget, judge, quantities
+from edgessl.gate import budget, quantities
 from edgessl.gate.budget import Budgets
+from edgessl.gate.judging import judge
 from edgessl.gate.report import Report, Round, Run, Score, Subject
 from edgessl.gate.starter import starter
 

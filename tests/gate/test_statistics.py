@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from edgessl.gate import statistics
-from edgessl.gate.statistics import percentile_interval, prediction_interval, shift_interval
+from edgessl.gate.judging import statistics
+from edgessl.gate.judging.statistics import percentile_interval, prediction_interval, shift_interval
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], npt.NDArray[np.float64]]
 

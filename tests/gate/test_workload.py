@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgessl.errors import RecipeError
-from edgessl.gate import workload
-from edgessl.gate.workload import Shape
+from edgessl.gate.measuring import workload
+from edgessl.gate.measuring.workload import Shape
 from edgessl.spec import AudioSpec, ImageSpec, Task, TextSpec, VideoSpec
 
 

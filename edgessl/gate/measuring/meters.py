@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgessl.gate import nvml
+from edgessl.gate.measuring import nvml
 from edgessl.machine import read_text
 
 RAPL = Path("/sys/class/powercap")

@@ -99,7 +99,7 @@ def started(name: str, cpus: Sequence[int] = ()) -> Iterator[Process]:
     with tempfile.TemporaryFile() as errors_file:
         began = time.perf_counter_ns()
         child = subprocess.Popen(
-            [sys.executable, "-m", "edgessl.gate.worker"],
+            [sys.executable, "-m", "edgessl.gate.measuring.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors_file,

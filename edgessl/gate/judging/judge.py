@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgessl.gate import claims, figures, statistics
 from edgessl.gate.budget import Budgets
-from edgessl.gate.claims import Baseline, Claim
+from edgessl.gate.judging import claims, figures, statistics
+from edgessl.gate.judging.claims import Baseline, Claim
+from edgessl.gate.judging.statistics import Interval
 from edgessl.gate.report import Report
-from edgessl.gate.statistics import Interval
 from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS, Judgement, Verdict
 from edgessl.gate.words import reason
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from edgessl.errors import RecipeError
-from edgessl.gate import quantities, statistics
+from edgessl.gate import quantities
 from edgessl.gate.budget import Budgets, Limit
-from edgessl.gate.claims import Baseline, Claim
+from edgessl.gate.judging import statistics
+from edgessl.gate.judging.claims import Baseline, Claim
+from edgessl.gate.judging.statistics import Interval
 from edgessl.gate.report import Report, Run, Score, Subject
-from edgessl.gate.statistics import Interval
 
 FEW_JOBS = 3  # baseline reports from which their own spread is taken
 _Logs = tuple[float, Interval]  # middle and bounds of the logarithm of a ratio

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgessl.gate import workload
-from edgessl.gate.process import Process
+from edgessl.gate.measuring import workload
+from edgessl.gate.measuring.process import Process
 from edgessl.gate.subjects import Thing
 from edgessl.spec import TextSpec
 

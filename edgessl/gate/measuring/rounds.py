@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from edgessl.gate import conditions, meters, scenarios, workload
-from edgessl.gate.meters import Meter
+from edgessl.gate import conditions
+from edgessl.gate.measuring import meters, scenarios, workload
+from edgessl.gate.measuring.meters import Meter
+from edgessl.gate.measuring.pools import Pools
+from edgessl.gate.measuring.process import OPEN_S, Process, started
 from edgessl.gate.plan import Plan
-from edgessl.gate.pools import Pools
-from edgessl.gate.process import OPEN_S, Process, started
 from edgessl.gate.report import Round
 from edgessl.gate.subjects import Thing
 

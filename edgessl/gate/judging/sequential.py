@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from edgessl.gate import claims, judge, statistics
 from edgessl.gate.budget import Budgets
-from edgessl.gate.claims import Baseline
+from edgessl.gate.judging import claims, judge, statistics
+from edgessl.gate.judging.claims import Baseline
 from edgessl.gate.plan import Plan
 from edgessl.gate.report import Report, Run, merge
 from edgessl.gate.verdict import INCONCLUSIVE, Judgement, Verdict

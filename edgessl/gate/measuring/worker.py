@@ -1,6 +1,6 @@
 """The process that is measured: one subject, told over stdin what to do.
 
-    python -m edgessl.gate.worker
+    python -m edgessl.gate.measuring.worker
 
 Each line on stdin is a JSON object: ``{"do": NAME, ...}``, a method of ``Worker`` and its
 arguments. Each is answered by one line: ``{"ok": ...}`` or ``{"error": CLASS, "message": ...}``.
@@ -83,7 +83,7 @@ class Worker:
         self._once[tuple(cell)] = len(queries) if ragged and len(queries) > 1 else 0
 
     def warm_up(self, cell: list[str]) -> dict[str, Any]:
-        from edgessl.gate import scenarios
+        from edgessl.gate.measuring import scenarios
 
         key = tuple(cell)
         found = scenarios.warm_up(self._callable(), self._queries[key], self._once[key])
@@ -94,7 +94,7 @@ class Worker:
 
     def block(self, cell: list[str], span_ns: int) -> dict[str, Any]:
         """One query after another; ``lead``: items of the untimed queries before."""
-        from edgessl.gate import scenarios
+        from edgessl.gate.measuring import scenarios
 
         call, take = self._callable(), self._queries[tuple(cell)]
         lead = 0
@@ -111,7 +111,7 @@ class Worker:
     ) -> Any:
         import numpy as np
 
-        from edgessl.gate import scenarios
+        from edgessl.gate.measuring import scenarios
 
         due = scenarios.arrivals(qps, seconds, np.random.default_rng(seed))
         gc.disable()
@@ -123,7 +123,7 @@ class Worker:
 
     def peak(self, runtime: str, precision: str) -> float | None:
         """Operations a second of this machine's largest matrix products."""
-        from edgessl.gate import peak
+        from edgessl.gate.measuring import peak
 
         return peak.measure(runtime, precision)
 

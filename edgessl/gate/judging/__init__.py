@@ -1,0 +1,1 @@
+"""From budgets and samples to verdicts."""
