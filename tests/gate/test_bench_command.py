@@ -119,7 +119,7 @@ def test_ctrl_c(run: Run, rounds_first: int, kept: bool, tmp_path: Path) -> None
     """What is whole is kept, where it is enough to tell anything."""
     script = COMMAND.replace(
         "console.main",
-        "from edgessl.gate import bench as measuring, rounds\n"
+        "from edgessl.gate import bench as measuring\n"
         "play, left = measuring.play, [{}]\n"
         "def counted(*given):\n"
         "    left[0] -= 1\n"

@@ -45,7 +45,9 @@ def percentile_interval(rounds: Sequence[Samples], fraction: float, confidence: 
     if len(rounds) < 2:  # how much rounds differ cannot be told
         return UNKNOWN
     samples = np.sort(np.concatenate([np.asarray(r, np.float64) for r in rounds]))
-    effective = _effective_size(rounds, samples, fraction, confidence)
+    effective = float(len(samples))
+    if len(samples) > len(rounds):  # else nothing is clustered
+        effective = _effective_size(rounds, samples, fraction, confidence)
     tail = (1 - confidence) / 2
     low = _rank(effective, fraction, 1 - tail) / (effective + 1) * (len(samples) + 1)
     high = _rank(effective, fraction, tail) / (effective + 1) * (len(samples) + 1)
