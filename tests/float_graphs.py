@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import openvino
 from onnx import TensorProto, helper, numpy_helper
 
+from edgessl import openvino_core
 from edgessl.backend import Arrays
 from edgessl.calibrate.observe import Data
 from edgessl.spec import EncoderSpec, ImageSpec, TensorSpec, TextSpec
@@ -177,7 +177,7 @@ def run_openvino(model: Any, feed: Arrays, output: str) -> Floats:
 
 
 def compile_openvino(model: Any) -> Any:
-    core = openvino.Core()
+    core = openvino_core.core("a test")
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     return core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import edgessl
-from edgessl import bundle, ecosystem, parity
+from edgessl import bundle, ecosystem, openvino_core, parity
 from edgessl.spec import EncoderSpec, ImageSpec, TensorSpec, TextSpec
 from tests.builders import save_mae, save_text_model
 
@@ -211,10 +211,11 @@ def outputs(path: Path, inputs: dict[str, Any]) -> dict[str, Any]:
         session = onnxruntime.InferenceSession(path / "model.onnx")
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(None, inputs), strict=True))
-    import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path / "openvino_model.xml", "CPU", settings)
+    compiled = openvino_core.core("a test").compile_model(
+        path / "openvino_model.xml", "CPU", settings
+    )
     return {port.any_name: array for port, array in compiled(inputs).items()}
 
 

@@ -25,6 +25,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_SIDE = ("edgessl.encoders", "edgessl.compress", "edgessl.export.onnx_writer")
+DATA = (
+    "py.typed",
+    "calibrate/builtin.txt",
+    "gate/budgets.schema.json",
+    "gate/views/page.css",
+    "gate/views/page.html.jinja",
+)
 PLUGIN = "edgessl.gate.pytest_plugin"  # pytest alone imports it
 # The part of edgessl that a device cannot do without, where only its own needs are installed.
 DEVICE_ROOMS = ("edgessl.runtimes", "edgessl.export.openvino_ir", "edgessl.export.tensorrt_engine")
@@ -124,7 +131,7 @@ def modules_of(wheel: Path) -> list[str]:
 
 def test_the_wheel_holds_every_room_and_nothing_else(wheel: Path) -> None:
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    wanted = {"edgessl/py.typed", "edgessl/calibrate/builtin.txt"}
+    wanted = {f"edgessl/{name}" for name in DATA}
     for folder, inside in (
         ("edgessl", "edgessl"),
         ("export", "edgessl/export"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgessl import openvino_core
 from edgessl.backend import Arrays
 from edgessl.gate.latency import interleave
 from edgessl.runtimes.flow import batches
@@ -155,12 +156,11 @@ def _open_onnxruntime(file: File) -> Graph:
 
 
 def _open_openvino(file: File) -> Graph:
-    import openvino
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
     if file.hint != OWN:
         settings["INFERENCE_PRECISION_HINT"] = file.hint
-    compiled = openvino.Core().compile_model(str(file.path), "CPU", settings)
+    compiled = openvino_core.core("a figure").compile_model(str(file.path), "CPU", settings)
     request = compiled.create_infer_request()
     wanted = [port.any_name for port in compiled.inputs]
 

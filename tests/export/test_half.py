@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from edgessl import openvino_core
 from edgessl.backend import Arrays, BuildPlan
 from edgessl.errors import RecipeError, Unsupported
 from edgessl.export import half
@@ -99,7 +99,7 @@ def run_ort(model: Any, inputs: Arrays) -> Array:
 
 
 def run_openvino(model: Any, inputs: Arrays) -> Array:
-    core = openvino.Core()
+    core = openvino_core.core("a test")
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
     result: Array = compiled(inputs)[0]

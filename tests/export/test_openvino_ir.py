@@ -9,6 +9,7 @@ import numpy as np
 import openvino
 import pytest
 
+from edgessl import openvino_core
 from edgessl.backend import Arrays, BuildPlan
 from edgessl.encoder import Encoder
 from edgessl.encoders import run
@@ -26,7 +27,7 @@ def build(onnx: Path, directory: Path, precision: str) -> dict[str, object]:
 
 
 def infer(directory: Path, inputs: Arrays) -> Arrays:
-    compiled = openvino.Core().compile_model(
+    compiled = openvino_core.core("a test").compile_model(
         str(directory / IR[1]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     return {port.any_name: array for port, array in compiled(inputs).items()}

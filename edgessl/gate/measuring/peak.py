@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgessl import cores
+from edgessl import cores, openvino_core
 from edgessl.errors import require
 
 SIZES = (1024, 2048)  # of square matrices
@@ -26,6 +26,8 @@ _WIDTH = ("hidden_size", "d_model", "dim", "n_embd")
 
 # ONNX's numbers for types.
 _FLOAT, _UINT8, _INT8, _INT32 = 1, 2, 3, 6
+
+_PURPOSE = "measuring this machine's peak"
 
 
 def measure(runtime: str, precision: str) -> float:
@@ -74,7 +76,7 @@ def operations(
 
 
 def _openvino(kind: str, size: int) -> float:
-    openvino: Any = require("openvino", "openvino", "measuring this machine's peak")
+    openvino: Any = openvino_core.library(_PURPOSE)
     from openvino import opset13 as op
 
     rng = np.random.default_rng(0)
@@ -93,7 +95,7 @@ def _openvino(kind: str, size: int) -> float:
         "INFERENCE_NUM_THREADS": count,
         "INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32",
     }
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = openvino_core.core(_PURPOSE).compile_model(model, "CPU", settings)
     given = rng.normal(size=(size, size)).astype(np.float32)
     requests = [compiled.create_infer_request() for _ in range(count)]
     jobs = [functools.partial(each.infer, {0: given}, share_inputs=True) for each in requests]
