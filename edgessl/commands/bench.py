@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgessl import cores, interrupts, tables, text_output
-from edgessl.commands.options import json_option, quiet_option
+from edgessl.commands.options import devices_option, json_option, quiet_option
 from edgessl.errors import RecipeError
 from edgessl.progress import Steps
 
@@ -89,12 +89,7 @@ _FEWEST = 2  # rounds of which a report is worth keeping
 @click.option(
     "--on", metavar="ssh://HOST|NAME", multiple=True, help="Measure on another device; repeatable."
 )
-@click.option(
-    "--devices",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Where NAME is.  [default: ./devices.toml]",
-)
+@devices_option
 @quiet_option
 @json_option
 def bench(

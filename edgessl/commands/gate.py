@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgessl import tables, text_output
-from edgessl.commands.options import json_option, quiet_option
+from edgessl.commands.options import devices_option, json_option, quiet_option
 from edgessl.commands.views import Views, view_options, write_views
 from edgessl.errors import RecipeError
 from edgessl.gate.verdict import FAIL, INCONCLUSIVE, PASS, Judgement
@@ -56,12 +56,7 @@ Exit codes: 0 within budget, 1 a budget is broken, 2 wrong use, 3 something miss
 @click.option("--data", metavar="DATA", help="For accuracy limits: as for edgessl eval.")
 @click.option("--column", metavar="NAME", help="Of a table.")
 @click.option("--on", metavar="ssh://HOST|NAME", help="Measure on another device.")
-@click.option(
-    "--devices",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Where NAME is.  [default: ./devices.toml]",
-)
+@devices_option
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Keep what was measured: a report."
 )

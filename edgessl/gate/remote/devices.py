@@ -74,7 +74,10 @@ def devices(path: Path) -> Mapping[str, Device]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as err:
-        raise RecipeError(f"devices {str(path)!r}: {err.strerror or err}.") from err
+        raise RecipeError(
+            f"devices {str(path)!r}: {err.strerror or err}. Name your devices there "
+            "(docs/devices.md), or say where one is: ssh://user@host"
+        ) from err
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
         raise RecipeError(f"devices {str(path)!r}: not TOML ({err}).") from err
     for section in data:
