@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgessl import checkpoint_session, compression
-from edgessl.encoder import Encoder
+from edgessl import checkpoint_session, compression, sizes, unlabeled
 from edgessl.errors import CheckpointError, RecipeError, Unsupported
 from edgessl.parity import cosine
 from edgessl.progress import Steps
@@ -82,7 +81,7 @@ def shorten(
     count = int(old.config[key])
     if not 0 < layers < count:
         raise RecipeError(f"--layers {layers}: this encoder has {count}; keep 1 to {count - 1}.")
-    items = _items(data, column, encoder)
+    items = unlabeled.items(data, column, encoder, ITEMS)
     before = run.compute(encoder)
     try:
         holder, name = layering.find(encoder.module, count)
@@ -104,7 +103,10 @@ def shorten(
     with staged(output, overwrite=False) as stage:
         steps("writing the smaller checkpoint")
         config = {name: value for name, value in old.config.items() if name not in _BY_LAYER}
-        compression.write(stage, old, tensors, {**config, key: layers})
+        config[key] = layers
+        if own := sizes.read(old.config):
+            config = sizes.put(config, encoder.module.backbone.config, own.of(kept))  # type: ignore[union-attr]
+        compression.write(stage, old, tensors, config)
         steps("comparing vectors")
         _check(stage, items, vectors)
         facts = Shortened(
@@ -123,16 +125,6 @@ def shorten(
         )
         compression.note(stage, old, "layers", asdict(replace(facts, path="")))
     return facts
-
-
-def _items(data: Sequence[str], column: str | None, encoder: Encoder) -> list[Any]:
-    from edgessl.embed import inputs
-
-    source = inputs.Source(tuple(data), encoder.spec.task, column)
-    for block in inputs.blocks(source, ITEMS):
-        if block.items:
-            return list(block.items)
-    raise RecipeError(f"data {data[0]!r}: nothing in it that can be used.")
 
 
 def _check(stage: Path, items: list[Any], expected: Any) -> None:

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from edgessl.commands import compressed
 from edgessl.commands.options import json_option, quiet_option
 from edgessl.errors import RecipeError
 from edgessl.progress import Steps
 
-if TYPE_CHECKING:
-    from edgessl.shortening import Shortened
-    from edgessl.trimming import Trimmed
-
 _EXAMPLES = """\b
 Examples:
+  edgessl compress ./all-MiniLM-L6-v2 -o minilm-fast/ --latency 0.67x --target openvino --data texts.txt
+  edgessl compress ./all-MiniLM-L6-v2 -o minilm-less/ --flops 0.6x --data texts.txt
   edgessl compress ./all-MiniLM-L6-v2 -o minilm-4/ --layers 4 --data texts.txt
-  edgessl compress ./all-MiniLM-L6-v2 -o minilm-small/ --vocab texts.txt
   edgessl compress ./multilingual-e5-small -o e5-english/ --vocab docs.jsonl --vocab-size 20000
-  edgessl export minilm-small/ -t openvino -o bundle/
+  edgessl export minilm-fast/ -t openvino -o bundle/
 
 Exit codes: 0 written, 2 wrong use or an unusable checkpoint, 3 something missing
 or unsupported."""
 
+# The flags that say what to do -> the options that belong to each.
+_WAYS: dict[str, tuple[str, ...]] = {
+    "latency": ("data", "target", "shape", "samples"),
+    "flops": ("data", "samples"),
+    "params": ("data", "samples"),
+    "layers": ("data",),
+    "vocab": ("vocab_size",),
+}
 
-@click.command(short_help="Make a checkpoint smaller: layers, vocabulary.", epilog=_EXAMPLES)
+
+@click.command(
+    short_help="Make a checkpoint smaller: heads, channels, layers, vocabulary.", epilog=_EXAMPLES
+)
 @click.argument("model")
 @click.option(
     "--output",
@@ -38,19 +46,26 @@ or unsupported."""
     type=click.Path(path_type=Path),
     help="The new checkpoint's directory; written whole or not at all.",
 )
+@click.option("--latency", metavar="0.67x", help="Prune heads and channels to this share of it.")
+@click.option("--flops", metavar="0.6x", help="The same, for floating-point operations.")
+@click.option("--params", metavar="0.6x", help="The same, for parameters of the layers.")
 @click.option("--layers", type=int, metavar="N", help="Keep the N layers that matter most.")
+@click.option(
+    "--vocab",
+    multiple=True,
+    metavar="DATA",
+    help="Keep the tokens of these texts, as for edgessl embed; repeatable.",
+)
 @click.option(
     "--data",
     multiple=True,
     metavar="DATA",
-    help="For --layers: texts or images that tell, as for edgessl embed; repeatable.",
+    help="Texts or images that tell what matters, as for edgessl embed; repeatable.",
 )
+@click.option("--target", "-t", help="Where --latency is measured: onnx or openvino, here.")
+@click.option("--shape", help="Of what is measured: 1x32 (texts x tokens), 8 (images).")
 @click.option(
-    "--vocab",
-    "corpus",
-    multiple=True,
-    metavar="DATA",
-    help="Keep the tokens of these texts, as for edgessl embed; repeatable.",
+    "--samples", type=click.IntRange(min=1), help="Of --data, to prune by.  [default: 2048]"
 )
 @click.option(
     "--vocab-size",
@@ -64,82 +79,80 @@ or unsupported."""
 def compress(
     model: str,
     output: Path,
-    layers: int | None,
-    data: tuple[str, ...],
-    corpus: tuple[str, ...],
-    vocab_size: int | None,
     column: str | None,
     revision: str | None,
     quiet: bool,
     as_json: bool,
+    **given: Any,
 ) -> int:
-    """Make MODEL smaller, as a checkpoint that other libraries read, too.
+    """Make MODEL smaller, as a checkpoint. Nothing is trained, and no labels are needed.
 
     MODEL is a directory in the Hugging Face or sentence-transformers layout, or a hub id.
 
-    --layers: whole layers are left out, those without which the vectors of the data change least.
-    --vocab: tokenizer and embedding table are cut down together; texts that need no other tokens
-    keep their vectors, bit for bit. See docs/compress.md.
+    --latency, --flops, --params: attention heads and feed-forward channels are removed, those that
+    the vectors of the data need least, and the weights of the others fitted anew. --layers: whole
+    layers are left out. --vocab: tokenizer and embedding table are cut down together; texts that
+    need no other tokens keep their vectors, bit for bit. See docs/compress.md.
     """
-    if (layers is None) == (not corpus):
-        raise RecipeError(
-            "give --layers N with --data, or --vocab DATA: one at a time, the second on what the "
-            "first has written."
-        )
-    if layers is not None and not data:
-        raise RecipeError("--layers needs --data: some texts or images, without labels.")
-    for flag, given, owner in (
-        ("--data", data and layers is None, "--layers"),
-        ("--vocab-size", vocab_size and not corpus, "--vocab"),
-    ):
-        if given:
-            raise RecipeError(f"{flag} is for {owner}.")
+    way = _way(given)
     options: dict[str, Any] = {"column": column, "revision": revision}
-    found: Shortened | Trimmed
     with Steps(quiet) as steps:
-        if layers is not None:
-            from edgessl.shortening import shorten
-
-            found = shorten(model, data, output, layers=layers, report=steps, **options)
-            lines = _layers(found)
-        else:
-            from edgessl.trimming import trim
-
-            found = trim(model, corpus, output, size=vocab_size, report=steps, **options)
-            lines = _vocabulary(found)
+        found = _run(way, model, output, given, {**options, "report": steps})
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return 0
-    saved = 1 - found.bytes_after / found.bytes_before
-    click.echo(f"checkpoint  {found.path}")
-    click.echo(f"parameters  {found.parameters_before:,} -> {found.parameters_after:,}")
-    size = f"{found.bytes_before / 1e6:.1f} -> {found.bytes_after / 1e6:.1f} MB"
-    click.echo(f"size        {size} ({saved:.0%} less)")
-    for line in lines:
+    for line in compressed.lines(found):
         click.echo(line)
     return 0
 
 
-def _layers(found: Shortened) -> Iterator[str]:
-    saved = 1 - found.flops_after / found.flops_before
-    flops = f"{found.flops_before / 1e9:.2f} -> {found.flops_after / 1e9:.2f} G an item"
-    yield f"operations  {flops} ({saved:.0%} less)"
-    for layer, cosine in found.left_out:
-        yield f"without     layer {layer}: cosine {cosine:.4f} to the whole encoder"
-    total = len(found.kept) + len(found.left_out)
-    yield f"kept        layers {', '.join(map(str, found.kept))} of {total}"
-    yield (
-        f"fidelity    cosine {found.cosine_mean:.4f} mean, {found.cosine_p1:.4f} 1st percentile, on "
-        f"the {found.items} items that chose; measure others with edgessl eval"
-    )
+def _way(given: dict[str, Any]) -> str:
+    """Which of ``_WAYS``, and whether its options fit."""
+    ways = [way for way in _WAYS if given[way] not in (None, ())]
+    if len(ways) != 1:
+        flags = ", ".join(f"--{way}" for way in _WAYS)
+        raise RecipeError(
+            f"give one of {flags}: one at a time, the next one on what the first has written."
+        )
+    (way,) = ways
+    for name in {name for names in _WAYS.values() for name in names} - set(_WAYS[way]):
+        if given[name] not in (None, ()):
+            owners = ", ".join(f"--{owner}" for owner, names in _WAYS.items() if name in names)
+            raise RecipeError(f"--{name.replace('_', '-')} is for {owners}.")
+    if "data" in _WAYS[way] and not given["data"]:
+        raise RecipeError(f"--{way} needs --data: some texts or images, without labels.")
+    if way == "latency" and not given["target"]:
+        raise RecipeError("--latency needs --target: where it is measured, onnx or openvino.")
+    return way
 
 
-def _vocabulary(found: Trimmed) -> Iterator[str]:
-    yield (
-        f"tokens      {found.tokens_before:,} -> {found.tokens_after:,}; they cover "
-        f"{found.covered:.1%} of {found.texts:,} texts"
-    )
-    yield (
-        f"checked     the same tokens for {found.identical_texts:,} covered texts, the same "
-        f"vectors, bit for bit, for {found.identical_vectors}"
-    )
+def _run(
+    way: str, model: str, output: Path, given: dict[str, Any], options: dict[str, Any]
+) -> compressed.Found:
+    if way == "layers":
+        from edgessl.shortening import shorten
+
+        return shorten(model, given["data"], output, layers=given["layers"], **options)
+    if way == "vocab":
+        from edgessl.trimming import trim
+
+        return trim(model, given["vocab"], output, size=given["vocab_size"], **options)
+    from edgessl.pruning import Budget, prune
+
+    budget = Budget(way, _fraction(way, given[way]), given["target"] or "", given["shape"] or "")
+    if given["samples"]:
+        options["samples"] = given["samples"]
+    return prune(model, given["data"], output, budget=budget, **options)
+
+
+def _fraction(way: str, text: str) -> float:
+    """``0.6x`` -> 0.6"""
+    try:
+        fraction = float(text.removesuffix("x"))
+    except ValueError:
+        fraction = -1.0
+    if not 0 < fraction < 1:
+        raise RecipeError(
+            f"--{way} {text}: not a share of what it is now; say 0.67x for two thirds of it."
+        )
+    return fraction

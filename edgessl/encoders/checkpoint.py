@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from edgessl import sizes
+from edgessl.encoders import resized
 from edgessl.encoders.quiet import quiet_transformers
 from edgessl.encoders.weights import (
     Weights,
@@ -18,7 +20,7 @@ from edgessl.encoders.weights import (
     sha256,
     some,
 )
-from edgessl.errors import CheckpointError, first_line
+from edgessl.errors import CheckpointError, EdgesslError, first_line
 
 __all__ = [
     "Weights",
@@ -74,7 +76,8 @@ def load_module(
     allowed_missing: tuple[str, ...],
     **kwargs: Any,
 ) -> torch.nn.Module:
-    """``auto_class.from_pretrained(directory)``: float32, on the CPU, in eval mode, quietly.
+    """``auto_class.from_pretrained(directory)``: float32, on the CPU, in eval mode, quietly; with
+    layers of sizes of their own where config.json says so (``edgessl.sizes``).
 
     *weights* are what ``find_weights`` found and ``check_weights`` passed. *allowed_missing*:
     regular expressions, searched in the names of parameters that the checkpoint need not have;
@@ -94,11 +97,16 @@ def load_module(
         "ignore_mismatched_sizes": True,  # reported below, all at once
         **kwargs,
     }
+    config = read_config(directory)
     try:
         with quiet_transformers():
+            if own := sizes.read(config):
+                auto_class = resized.model_class(auto_class, directory, own)
             loaded, info = auto_class.from_pretrained(
                 directory, output_loading_info=True, **options
             )
+    except EdgesslError as err:
+        raise type(err)(f"{directory}: {err}") from err
     except Exception as err:  # a foreign library: anything may come, and must become one line
         raise CheckpointError(
             f"{directory}: transformers cannot load it ({first_line(err)})."

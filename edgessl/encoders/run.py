@@ -54,17 +54,21 @@ def compute(encoder: Encoder) -> dict[str, Any]:
     A text is counted at 128 tokens and a recording at one second, or at the encoder's longest
     input if that is less.
     """
-    counted = encoder.spec.shapes(lambda axis: axis.counted)
-    shapes = {name: list(shape) for name, shape in counted.items()}
-    tensors = {
-        spec.name: torch.ones(shapes[spec.name], dtype=getattr(torch, spec.dtype))
-        for spec in encoder.spec.inputs
-    }
+    tensors = counted(encoder)
     # Not in inference mode: the counter's module hooks look for gradients and find views of none.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder.module(**tensors)
     return {
         "parameters": sum(p.numel() for p in encoder.module.parameters()),
         "flops": counter.get_total_flops(),
-        "at": shapes,
+        "at": {name: list(tensor.shape) for name, tensor in tensors.items()},
+    }
+
+
+def counted(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """Inputs of the shape that ``compute`` counts."""
+    shapes = encoder.spec.shapes(lambda axis: axis.counted)
+    return {
+        spec.name: torch.ones(list(shapes[spec.name]), dtype=getattr(torch, spec.dtype))
+        for spec in encoder.spec.inputs
     }

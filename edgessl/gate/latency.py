@@ -11,7 +11,11 @@ _RESAMPLES = 2000
 
 
 def interleave(
-    jobs: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1, warm_up: int = 1
+    jobs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    calls: int = 1,
+    warm_up: int = 1,
+    rest: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds of each call of each job: *rounds* rounds, the order reversed every other round.
 
@@ -20,6 +24,7 @@ def interleave(
         rounds: how often all of them are visited.
         calls: consecutive timed calls a visit.
         warm_up: calls of each job before the first round, not timed.
+        rest: seconds before each visit, for what the job before it has left running.
 
     Returns:
         name -> ``rounds * calls`` samples, raw and in order.
@@ -31,6 +36,7 @@ def interleave(
     names = list(jobs)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
+            time.sleep(rest)
             for _ in range(calls):
                 began = time.perf_counter()
                 jobs[name]()

@@ -124,7 +124,7 @@ def test_wrong_use(tmp_path: Path, minilm: Path, texts: Path, capsys: Printed) -
     for flags, said in (
         (["--layers", "3"], "--layers needs --data"),
         (["--layers", "3", "--data", "x", "--vocab", "y"], "one at a time"),
-        (["--vocab", "y", "--data", "x"], "--data is for --layers"),
+        (["--vocab", "y", "--data", "x"], "--data is for --latency, --flops, --params, --layers"),
         (["--layers", "3", "--data", "x", "--vocab-size", "9"], "--vocab-size is for --vocab"),
         (["--layers", "3", "--data", str(tmp_path / "nowhere.txt")], "nowhere.txt"),
     ):

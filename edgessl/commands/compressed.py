@@ -1,0 +1,85 @@
+"""What ``edgessl compress`` says of what it has done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Union
+
+if TYPE_CHECKING:
+    from edgessl.pruning import Pruned
+    from edgessl.shortening import Shortened
+    from edgessl.trimming import Trimmed
+
+    Found = Union[Pruned, Shortened, Trimmed]
+
+_WIDTH = 24  # of a bar
+
+
+def lines(found: Found) -> Iterator[str]:
+    """For people to read."""
+    saved = 1 - found.bytes_after / found.bytes_before
+    yield f"checkpoint  {found.path}"
+    yield f"parameters  {found.parameters_before:,} -> {found.parameters_after:,}"
+    size = f"{found.bytes_before / 1e6:.1f} -> {found.bytes_after / 1e6:.1f} MB"
+    yield f"size        {size} ({saved:.0%} less)"
+    yield from _ABOUT[type(found).__name__](found)
+
+
+def _flops(found: Shortened | Pruned) -> str:
+    saved = 1 - found.flops_after / found.flops_before
+    flops = f"{found.flops_before / 1e9:.2f} -> {found.flops_after / 1e9:.2f} G an item"
+    return f"operations  {flops} ({saved:.0%} less)"
+
+
+def _pruned(found: Pruned) -> Iterator[str]:
+    yield _flops(found)
+    if found.measured is not None and found.measured_interval is not None:
+        low, high = found.measured_interval
+        yield (
+            f"speed       {1 / found.measured:.2f}x measured ({1 / high:.2f} to {1 / low:.2f}); the "
+            f"search promised {1 / found.promised:.2f}x"
+        )
+    yield "layer       heads kept, channels kept"
+    for number, (heads, channels) in enumerate(zip(found.heads, found.channels, strict=True)):
+        gone = set(found.removed_heads[number])
+        marks = "".join("." if head in gone else "#" for head in range(found.heads_before))
+        share = round(channels / found.channels_before * _WIDTH)
+        bar = "#" * share + "." * (_WIDTH - share)
+        yield (
+            f"{number:5}       {marks} {heads:3}   {bar} {channels:,} of {found.channels_before:,}"
+        )
+    yield (
+        f"fidelity    cosine {found.cosine_mean:.4f} mean, {found.cosine_p1:.4f} 1st percentile; "
+        f"rank correlation of similarities {found.rank_correlation:.4f}; on {found.held_out} items "
+        f"held out of the data ({found.items} were fitted to)"
+    )
+
+
+def _layers(found: Shortened) -> Iterator[str]:
+    yield _flops(found)
+    for layer, cosine in found.left_out:
+        yield f"without     layer {layer}: cosine {cosine:.4f} to the whole encoder"
+    total = len(found.kept) + len(found.left_out)
+    yield f"kept        layers {', '.join(map(str, found.kept))} of {total}"
+    yield (
+        f"fidelity    cosine {found.cosine_mean:.4f} mean, {found.cosine_p1:.4f} 1st percentile, on "
+        f"the {found.items} items that chose; measure others with edgessl eval"
+    )
+
+
+def _vocabulary(found: Trimmed) -> Iterator[str]:
+    yield (
+        f"tokens      {found.tokens_before:,} -> {found.tokens_after:,}; they cover "
+        f"{found.covered:.1%} of {found.texts:,} texts"
+    )
+    yield (
+        f"checked     the same tokens for {found.identical_texts:,} covered texts, the same "
+        f"vectors, bit for bit, for {found.identical_vectors}"
+    )
+
+
+_ABOUT: dict[str, Callable[[Any], Iterator[str]]] = {
+    "Pruned": _pruned,
+    "Shortened": _layers,
+    "Trimmed": _vocabulary,
+}

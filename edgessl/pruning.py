@@ -1,0 +1,277 @@
+"""A checkpoint with fewer heads and channels: searched on unlabeled data, fitted, and checked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgessl import checkpoint_session, compression, latency_table, sizes, unlabeled
+from edgessl.encoder import Encoder
+from edgessl.errors import CheckpointError, RecipeError, Unsupported
+from edgessl.parity import cosine
+from edgessl.progress import Steps
+from edgessl.recipe import Recipe
+from edgessl.source import load_encoder
+from edgessl.staging import check_output, staged
+
+if TYPE_CHECKING:
+    from edgessl.compress.costs import Costs
+    from edgessl.compress.structures import Layer
+
+PICTURE = "compression.svg"  # what was removed where, beside the weights
+FEWEST = 32  # items
+_HELD_OUT = 256  # items, at most; and a fifth of few
+_EXACT = 1e-4  # largest difference of the written encoder's vectors to those that were fitted
+
+
+@dataclass(frozen=True)
+class Budget:
+    """``what``: ``latency`` on ``target`` for inputs of ``shape`` (as ``edgessl bench`` has them),
+    ``flops`` or ``params``; ``fraction``: of the whole encoder's."""
+
+    what: str
+    fraction: float
+    target: str = ""
+    shape: str = ""
+
+    def __str__(self) -> str:
+        where = f" --target {self.target}" if self.target else ""
+        return f"--{self.what} {self.fraction:g}x{where}"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """``heads``, ``channels``: kept, by layer, of ``heads_before`` and ``channels_before`` each;
+    ``removed_heads``: their numbers. ``promised``: the share of the budget's cost that the search
+    has counted; ``measured``: of the latency, with its 95 % interval. ``cosine_mean``,
+    ``cosine_p1`` (1st percentile) and ``rank_correlation`` (Spearman's, of all pairwise
+    similarities): to the whole encoder's vectors, on ``held_out`` items that nothing was fitted to.
+    ``flops``: of one item, at the same shape before and after."""
+
+    path: str
+    budget: str
+    heads: tuple[int, ...]
+    heads_before: int
+    removed_heads: tuple[tuple[int, ...], ...]
+    channels: tuple[int, ...]
+    channels_before: int
+    promised: float
+    measured: float | None
+    measured_interval: tuple[float, float] | None
+    cosine_mean: float
+    cosine_p1: float
+    rank_correlation: float
+    items: int
+    held_out: int
+    parameters_before: int
+    parameters_after: int
+    bytes_before: int
+    bytes_after: int
+    flops_before: int
+    flops_after: int
+
+
+def prune(
+    model: str,
+    data: Sequence[str],
+    output: Path,
+    *,
+    budget: Budget,
+    samples: int = 2048,
+    seed: int = 0,
+    column: str | None = None,
+    revision: str | None = None,
+    report: Steps | None = None,
+) -> Pruned:
+    """Write *model* to the directory *output* with the heads and channels that *budget* allows.
+
+    Args:
+        model: a directory in the Hugging Face or sentence-transformers layout, or a hub id.
+        data: files of texts, or images, as docs/embed.md has them; *column* of a table.
+        samples: items at most; of them a part is held out to say what was lost.
+
+    Raises:
+        RecipeError: too little data, or a budget that cannot be reached (says what can be).
+        Unsupported: an encoder whose heads and channels are not described, or a target that does
+            not run here.
+        CheckpointError: the checkpoint cannot be read, or what was written says something else.
+        OutputError: *output* is there already, or cannot be written.
+    """
+    from edgessl.compress import picture, saved, structures
+    from edgessl.encoders import run
+
+    steps = report or Steps(quiet=True)
+    check_output(output, overwrite=False)
+    if budget.what == "latency":
+        latency_table.check(budget.target)
+    steps("reading the checkpoint")
+    old = compression.read(model, revision, steps)
+    encoder = load_encoder(Recipe(model=model, revision=revision), steps)
+    try:
+        layers = structures.of(encoder)
+        backbone: Any = encoder.module.backbone
+    except Unsupported as err:
+        raise Unsupported(f"{old.source}: {err}") from err
+    fitted, held_out = _split(unlabeled.items(data, column, encoder, samples), seed, data[0])
+    costs = _costs(budget, encoder, layers, steps)
+    module, kept = _search_and_fit(encoder, layers, fitted, costs, budget, steps)
+    small = replace(encoder, module=module)
+    steps("comparing vectors")
+    whole, vectors = _embed(encoder, held_out), _embed(small, held_out)
+    heads, channels = zip(*((len(heads), len(channels)) for heads, channels in kept), strict=True)
+    timed = None
+    if budget.what == "latency":
+        steps(f"timing both on {budget.target}")
+        timed = latency_table.compare(encoder, small, budget.target, budget.shape)
+    near = cosine(vectors, whole)
+    try:
+        tensors = saved.tensors(old.tensors, backbone, module.backbone)
+    except Unsupported as err:
+        raise Unsupported(f"{old.source}: {err}") from err
+    with staged(output, overwrite=False) as stage:
+        steps("writing the smaller checkpoint")
+        own = saved.sizes(sizes.read(old.config), kept)
+        config = sizes.put(old.config, backbone.config, own)
+        compression.write(stage, old, tensors, config)
+        _check(stage, held_out, vectors)
+        facts = Pruned(
+            path=str(output),
+            budget=str(budget),
+            heads=heads,
+            heads_before=layers[0].heads,
+            removed_heads=tuple(
+                tuple(sorted(set(range(layer.heads)) - set(some)))
+                for layer, (some, _) in zip(layers, kept, strict=True)
+            ),
+            channels=channels,
+            channels_before=layers[0].channels,
+            promised=costs.total(list(heads), list(channels)) / _most(costs, layers),
+            measured=timed[0] if timed else None,
+            measured_interval=timed[1] if timed else None,
+            cosine_mean=float(near.mean()),
+            cosine_p1=float(np.quantile(near, 0.01)),
+            rank_correlation=rank_correlation(vectors, whole),
+            items=len(fitted),
+            held_out=len(held_out),
+            parameters_before=old.parameters,
+            parameters_after=compression.count(tensors.values()),
+            bytes_before=compression.size(old.tensors.values()),
+            bytes_after=compression.size(tensors.values()),
+            flops_before=run.compute(encoder)["flops"],
+            flops_after=run.compute(small)["flops"],
+        )
+        compression.note(stage, old, "pruning", asdict(replace(facts, path="")))
+        drawn = picture.svg(
+            f"{budget}: cosine {facts.cosine_mean:.4f} mean, {facts.cosine_p1:.4f} 1st percentile",
+            facts.removed_heads,
+            facts.heads_before,
+            facts.channels,
+            facts.channels_before,
+        )
+        target = stage / old.place.relative_to(old.directory) / PICTURE
+        target.write_text(drawn, encoding="utf-8")
+    return facts
+
+
+def rank_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """Spearman's, of the similarities of all pairs of rows ``(items, dim)``; ties, which vectors
+    hardly have, are told apart by their place."""
+    pairs = np.triu_indices(len(one), 1)
+    ranks = [(v @ v.T)[pairs].argsort().argsort() for v in (one, other)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _split(items: list[Any], seed: int, where: str) -> tuple[list[Any], list[Any]]:
+    """For fitting, and held out."""
+    if len(items) < FEWEST:
+        raise RecipeError(
+            f"data {where!r}: {len(items)} items are too few to fit to; give {FEWEST} at least, "
+            "and better 2,000."
+        )
+    order = np.random.default_rng(seed).permutation(len(items))
+    count = min(_HELD_OUT, len(items) // 5)
+    return [items[n] for n in order[count:]], [items[n] for n in order[:count]]
+
+
+def _costs(budget: Budget, encoder: Encoder, layers: Sequence[Layer], steps: Steps) -> Costs:
+    from edgessl.compress import costs, flow
+    from edgessl.encoders import run
+
+    if budget.what == "latency":
+        steps(f"timing sizes of layers on {budget.target}")
+        return latency_table.measure(encoder, budget.target, budget.shape, report=steps)
+    if budget.what == "params":
+        return costs.parameters(layers, run.compute(encoder)["parameters"])
+    tokens = flow.count(encoder.module, layers, run.counted(encoder))
+    return costs.flops(layers, tokens, run.compute(encoder)["flops"])
+
+
+def _most(costs: Costs, layers: Sequence[Layer]) -> float:
+    return costs.total([layer.heads for layer in layers], [layer.channels for layer in layers])
+
+
+def _search_and_fit(
+    encoder: Encoder,
+    layers: Sequence[Layer],
+    items: list[Any],
+    costs: Costs,
+    budget: Budget,
+    steps: Steps,
+) -> tuple[Any, list[tuple[list[int], list[int]]]]:
+    """The pruned module, and which (heads, channels) of each layer it has."""
+    from edgessl.compress import fisher, flow, obs, rebuild, search, structures
+
+    with checkpoint_session.opened(encoder) as session:
+        prepared = [session.prepare([item]) for item in items]
+    batches = flow.batches(encoder.module, layers, prepared)
+    steps("measuring what matters")
+    parts = fisher.measure(
+        encoder.module, layers, batches, told=lambda done, of: steps.count(done, of, "batches")
+    )
+    steps("ranking heads and channels")
+    removals = []
+    for number, (layer, (attention, feed)) in enumerate(zip(layers, parts, strict=True)):
+        steps.count(number, len(layers), "layers")
+        removals.append(
+            (
+                obs.removal(attention, layer.linear(layer.names.out).weight, layer.context),
+                obs.removal(feed, layer.linear(layer.names.down).weight, 1),
+            )
+        )
+    chosen = search.allocate(removals, costs, budget.fraction, str(budget))
+    kept = [
+        (heads.kept(some), channels.kept(more))
+        for (heads, channels), some, more in zip(
+            removals, chosen.heads, chosen.channels, strict=True
+        )
+    ]
+    steps("fitting what is left")
+    module = copy.deepcopy(encoder.module)
+    rebuild.rebuild(
+        (encoder.module, layers),
+        structures.of(replace(encoder, module=module)),
+        kept,
+        batches,
+        told=lambda done, of: steps.count(done, of, "layers"),
+    )
+    return module, kept
+
+
+def _embed(encoder: Encoder, items: list[Any]) -> npt.NDArray[np.float32]:
+    with checkpoint_session.opened(encoder) as session:
+        return session.embed(items)
+
+
+def _check(stage: Path, items: list[Any], expected: npt.NDArray[np.float32]) -> None:
+    again = _embed(load_encoder(Recipe(model=str(stage))), items)
+    if (off := float(abs(again - expected).max())) > _EXACT:
+        raise CheckpointError(
+            f"the pruned checkpoint gives other vectors when it is read again (off by {off:.2g}): "
+            "this model cannot be pruned."
+        )
