@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 _HEADS, _CHANNELS = 3, 4
 _VISIT, _FEWEST = 0.03, 5  # seconds and calls that one visit has at least
 _VISITS = 3  # of which the best call counts
-_CLOSE = 0.01  # width of the 95 % interval, relative, that ends a measurement; or its time is over
-_LONGEST, _LONGEST_RESULT = 4.5, 12.0  # seconds: for one size, for what is reported
+# A measurement ends when its 95 % interval is so narrow, relative, or after so many seconds: of one
+# size, and of what is reported.
+_SIZE, _RESULT = (0.03, 9.0), (0.02, 20.0)
 # After a run the threads of ONNX Runtime look for work for 60 ms, on the cores of whoever is next.
 _REST = 0.08
 
@@ -82,7 +83,7 @@ def measure(encoder: Encoder, name: str, shape: str, *, report: Steps) -> Costs:
     with _opened(encoder, name, feed) as whole:
         for done, size in enumerate(tried, 1):
             with _opened(_shrunk(encoder, *size), name, feed) as small:
-                best = _best(small, whole, feed, _LONGEST)
+                best = _best(small, whole, feed, *_SIZE)
             shares.append(ratio(*best)[0])
             seconds += best[1]
             report.count(done, len(tried), "sizes")
@@ -101,7 +102,7 @@ def compare(
     check(name)
     feed = _feed(before, shape)
     with _opened(before, name, feed) as whole, _opened(after, name, feed) as small:
-        return ratio(*_best(small, whole, feed, _LONGEST_RESULT))
+        return ratio(*_best(small, whole, feed, *_RESULT))
 
 
 def _some(sizes: Sequence[int], count: int) -> list[int]:
@@ -186,7 +187,7 @@ def _opened(encoder: Encoder, name: str, feed: Arrays) -> Iterator[Backend]:
 
 
 def _best(
-    small: Backend, whole: Backend, feed: Arrays, longest: float
+    small: Backend, whole: Backend, feed: Arrays, close: float, longest: float
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Seconds of the best call of some visits, again and again, of both. The best: whatever else
     this machine does only ever adds to it, and on busy cores it doubles most calls."""
@@ -199,6 +200,6 @@ def _best(
         for key, samples in interleave(jobs, _VISITS, calls, rest=_REST).items():
             best[key].append([min(samples)])
         found, (low, high) = ratio(best["small"], best["whole"])
-        enough = len(best["small"]) >= _FEWEST and high - low < _CLOSE * found
+        enough = len(best["small"]) >= _FEWEST and high - low < close * found
         if enough or time.monotonic() > ends:
             return best["small"], best["whole"]
