@@ -39,6 +39,8 @@ def quantize(
 ) -> npt.NDArray[np.int8]:
     """Integers *q* that minimize the error of ``x @ (q * scale)`` over the rows *x* behind *gram*.
 
+    A weight that is 0 stays so: it may be part of a pattern (``edgessl.two_four``).
+
     Args:
         weights: ``(K, N)`` float32.
         gram: ``(K, K)``, the sum of ``x.T @ x``; None rounds to nearest.
@@ -60,6 +62,7 @@ def quantize(
     order = np.argsort(-size, kind="stable")  # the largest first: the others can make it good
     back = np.argsort(order)
     left = left[order]
+    zero = left == 0
     hessian = hessian[np.ix_(order, order)]
     upper = np.linalg.cholesky(np.linalg.inv(hessian)).T.astype(np.float32)
     codes = np.zeros(left.shape, np.float32)
@@ -74,7 +77,7 @@ def quantize(
                 other = codes[partner[row]]
                 low = np.maximum(low, -128 - np.minimum(other, 0))
                 high = np.minimum(high, 128 - np.maximum(other, 0))
-            codes[row] = np.clip(np.rint(left[row]), low, high)
+            codes[row] = np.where(zero[row], 0, np.clip(np.rint(left[row]), low, high))
             errors[row - start] = (left[row] - codes[row]) / upper[row, row]
             left[row + 1 : end] -= np.outer(upper[row, row + 1 : end], errors[row - start])
         left[end:] -= upper[start:end, end:].T @ errors

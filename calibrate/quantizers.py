@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from edgessl import two_four
 from edgessl.calibrate import ranges, smoothing, splitting
 from edgessl.calibrate.observe import Observed
 from edgessl.calibrate.operators import Graph, Operator
@@ -144,6 +145,8 @@ def _split(
     split = splitting.propose(graph, name, seen[name])
     if split is None or split.producer.output not in seen:
         return None
+    if signed and any(two_four.holds(graph.weight(operator)) for operator in operators):
+        return None  # rows that are copied have no pattern that TensorRT could use
     function = splitting.activation(graph, name, split)
     if not splitting.holds(split, function):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import numpy.typing as npt
 from edgessl.backend import Arrays, Report, silent
 from edgessl.bundle import Manifest
 from edgessl.encoder import Encoder
+from edgessl.errors import CheckpointError
 from edgessl.recipe import Recipe
 from edgessl.runtimes.session import Session, open_preprocessor
 from edgessl.source import load_encoder
 
 # Of a bundle's recipe what decides which vector an encoder gives, and not how exactly.
 _SHARED = ("normalize", "max_length", "prompt", "dimensions", "tower", "max_seconds")
+_EXACT = 1e-4  # largest difference of vectors that are the same
 
 
 def load(model: str, like: Manifest | None = None, report: Report = silent) -> Encoder:
@@ -41,6 +43,36 @@ def opened(encoder: Encoder) -> Iterator[Session]:
         feeder = open_preprocessor(Path(folder), encoder.spec)
     with Session(manifest(encoder), _Torch(encoder), feeder) as session:
         yield session
+
+
+def embed(encoder: Encoder, items: Sequence[Any]) -> npt.NDArray[np.float32]:
+    """Vectors ``(items, dim)``."""
+    with opened(encoder) as session:
+        return session.embed(items)
+
+
+def prepare(encoder: Encoder, items: Sequence[Any]) -> list[Arrays]:
+    """The encoder's inputs of each item alone."""
+    with opened(encoder) as session:
+        return [session.prepare([item]) for item in items]
+
+
+def check(directory: Path, items: Sequence[Any], expected: npt.NDArray[np.float32]) -> None:
+    """Read the checkpoint in *directory* as a user would; raises as ``same``."""
+    same(embed(load_encoder(Recipe(model=str(directory))), items), expected)
+
+
+def same(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> None:
+    """Whether a smaller checkpoint that was read again gives the vectors that it should.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if (off := float(abs(found - expected).max())) > _EXACT:
+        raise CheckpointError(
+            f"the smaller checkpoint gives other vectors when it is read again (off by {off:.2g}): "
+            "this model cannot be made smaller in this way."
+        )
 
 
 def manifest(encoder: Encoder) -> Manifest:

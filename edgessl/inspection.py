@@ -147,12 +147,13 @@ def _bundle_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     )
     facts = dict(found["compatibility"])
     arithmetic, graph = facts.pop("int8", None), facts.pop("graph", {})
-    notes = facts.pop("notes", [])
+    notes, sparse = facts.pop("notes", []), facts.pop("sparse_weights", None)
     facts.pop("profiles", None)
     rows = [
         ("made for", _pairs(facts)),
         ("int8", _pairs(arithmetic) if arithmetic else ""),
         ("graph", _pairs(graph)),
+        ("2:4 sparse", f"{sparse['sparse']} of {sparse['matrices']} matrices" if sparse else ""),
         ("calibrated", f"on {data['samples']} of {data['source']}" if data else ""),
         *(("note", note) for note in notes),
         ("parity", measured),

@@ -69,7 +69,8 @@ def measure(encoder: Encoder, name: str, shape: str, *, report: Steps) -> Costs:
         Unsupported: an encoder that cannot be exported, or has no heads and channels that edgessl
             knows; and as ``check``.
     """
-    from edgessl.compress import costs, structures
+    from edgessl.compress import costs
+    from edgessl.encoders import structures
 
     check(name)
     feed = _feed(encoder, shape)
@@ -135,8 +136,8 @@ def _rising(values: Sequence[float]) -> list[float]:
 
 
 def _shrunk(encoder: Encoder, heads: int, channels: int) -> Encoder:
-    from edgessl.compress import structures
-    from edgessl.compress.shrink import shrink
+    from edgessl.encoders import structures
+    from edgessl.encoders.shrink import shrink
 
     small = replace(encoder, module=copy.deepcopy(encoder.module))
     for layer in structures.of(small):

@@ -157,6 +157,15 @@ def cosine(
     return np.where(np.isfinite(values), values, -1.0)
 
 
+def rank_correlation(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
+    """Spearman's, of the cosines of all pairs of rows of *left* with those of *right*, both
+    ``(n, dim)``; ties, which vectors hardly have, are told apart by their place."""
+    pairs = np.triu_indices(len(left), 1)
+    units = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (left, right))
+    ranks = [(rows @ rows.T)[pairs].argsort().argsort() for rows in units]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def save(reference: Sequence[Batch], path: Path) -> None:
     """Write ``reference.npz``: ``N/text`` or ``N/KIND/K``, ``N/in/NAME``, ``N/out/NAME``.
 

@@ -11,10 +11,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from edgessl import bundle, ecosystem, gpu, lower, parity, staging, target, worth
+from edgessl import bundle, ecosystem, gpu, lower, parity, passes, staging, target, worth
 from edgessl.backend import Backend, BuildPlan, Report, RuntimeOptions, silent
 from edgessl.bundle import Manifest
 from edgessl.errors import ParityError, require
+from edgessl.progress import Steps
 from edgessl.recipe import Recipe
 from edgessl.source import Source, open_source, own_precision
 from edgessl.spec import AudioSpec, EncoderSpec, TextSpec
@@ -66,6 +67,15 @@ def build(
     for module in row.build_modules:
         require(module, row.extra, f"building for {row.key}")
     lower.check(recipe, row)
+    steps = report if isinstance(report, Steps) else None
+    with passes.chained(recipe, path, report=steps) as (smaller, _):
+        return _build(smaller, path, overwrite, force, timing, report)
+
+
+def _build(
+    recipe: Recipe, path: Path, overwrite: bool, force: bool, timing: bool, report: Report
+) -> Built:
+    row, precision = target.get(recipe.target), str(recipe.precision)
     report(f"loading {recipe.model}")
     with staging.staged(path, overwrite) as stage, native_writers(stage):
         work = stage / ".work"
@@ -201,6 +211,7 @@ def _public(recipe: Recipe, source: Source) -> dict[str, Any]:
     """The resolved recipe, without the paths of the machine that built it."""
     data = recipe.to_json()
     data["model"] = source.provenance.source
+    data["passes"] = passes.public(recipe.passes)
     data["revision"] = source.provenance.revision
     data["pooling"], data["normalize"] = source.spec.pooling, source.spec.normalize
     data["features"] = source.spec.has_features

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgessl import checkpoint_session, compression, latency_table, sizes, unlabeled
 from edgessl.encoder import Encoder
-from edgessl.errors import CheckpointError, RecipeError, Unsupported
-from edgessl.parity import cosine
+from edgessl.errors import Unsupported
+from edgessl.parity import cosine, rank_correlation
 from edgessl.progress import Steps
 from edgessl.recipe import Recipe
 from edgessl.source import load_encoder
@@ -22,12 +21,9 @@ from edgessl.staging import check_output, staged
 
 if TYPE_CHECKING:
     from edgessl.compress.costs import Costs
-    from edgessl.compress.structures import Layer
+    from edgessl.encoders.structures import Layer
 
 PICTURE = "compression.svg"  # what was removed where, beside the weights
-FEWEST = 32  # items
-_HELD_OUT = 256  # items, at most; and a fifth of few
-_EXACT = 1e-4  # largest difference of the written encoder's vectors to those that were fitted
 
 
 @dataclass(frozen=True)
@@ -103,8 +99,8 @@ def prune(
         CheckpointError: the checkpoint cannot be read, or what was written says something else.
         OutputError: *output* is there already, or cannot be written.
     """
-    from edgessl.compress import picture, saved, structures
-    from edgessl.encoders import run
+    from edgessl.compress import picture, saved
+    from edgessl.encoders import run, structures
 
     steps = report or Steps(quiet=True)
     check_output(output, overwrite=False)
@@ -118,12 +114,17 @@ def prune(
         backbone: Any = encoder.module.backbone
     except Unsupported as err:
         raise Unsupported(f"{old.source}: {err}") from err
-    fitted, held_out = _split(unlabeled.items(data, column, encoder, samples), seed, data[0])
+    fitted, held_out = unlabeled.split(
+        unlabeled.items(data, column, encoder, samples), seed, data[0]
+    )
     costs = _costs(budget, encoder, layers, steps)
     module, kept = _search_and_fit(encoder, layers, fitted, costs, budget, steps)
     small = replace(encoder, module=module)
     steps("comparing vectors")
-    whole, vectors = _embed(encoder, held_out), _embed(small, held_out)
+    whole, vectors = (
+        checkpoint_session.embed(encoder, held_out),
+        checkpoint_session.embed(small, held_out),
+    )
     heads, channels = zip(*((len(heads), len(channels)) for heads, channels in kept), strict=True)
     timed = None
     if budget.what == "latency":
@@ -139,7 +140,7 @@ def prune(
         own = saved.sizes(sizes.read(old.config), kept)
         config = sizes.put(old.config, backbone.config, own)
         compression.write(stage, old, tensors, config)
-        _check(stage, held_out, vectors)
+        checkpoint_session.check(stage, held_out, vectors)
         facts = Pruned(
             path=str(output),
             budget=str(budget),
@@ -179,26 +180,6 @@ def prune(
     return facts
 
 
-def rank_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Spearman's, of the similarities of all pairs of rows ``(items, dim)``; ties, which vectors
-    hardly have, are told apart by their place."""
-    pairs = np.triu_indices(len(one), 1)
-    ranks = [(v @ v.T)[pairs].argsort().argsort() for v in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _split(items: list[Any], seed: int, where: str) -> tuple[list[Any], list[Any]]:
-    """For fitting, and held out."""
-    if len(items) < FEWEST:
-        raise RecipeError(
-            f"data {where!r}: {len(items)} items are too few to fit to; give {FEWEST} at least, "
-            "and better 2,000."
-        )
-    order = np.random.default_rng(seed).permutation(len(items))
-    count = min(_HELD_OUT, len(items) // 5)
-    return [items[n] for n in order[count:]], [items[n] for n in order[:count]]
-
-
 def _costs(budget: Budget, encoder: Encoder, layers: Sequence[Layer], steps: Steps) -> Costs:
     from edgessl.compress import costs, flow
     from edgessl.encoders import run
@@ -225,10 +206,10 @@ def _search_and_fit(
     steps: Steps,
 ) -> tuple[Any, list[tuple[list[int], list[int]]]]:
     """The pruned module, and which (heads, channels) of each layer it has."""
-    from edgessl.compress import fisher, flow, obs, rebuild, search, structures
+    from edgessl.compress import fisher, flow, obs, rebuild, search
+    from edgessl.encoders import structures
 
-    with checkpoint_session.opened(encoder) as session:
-        prepared = [session.prepare([item]) for item in items]
+    prepared = checkpoint_session.prepare(encoder, items)
     batches = flow.batches(encoder.module, layers, prepared)
     steps("measuring what matters")
     parts = fisher.measure(
@@ -261,17 +242,3 @@ def _search_and_fit(
         told=lambda done, of: steps.count(done, of, "layers"),
     )
     return module, kept
-
-
-def _embed(encoder: Encoder, items: list[Any]) -> npt.NDArray[np.float32]:
-    with checkpoint_session.opened(encoder) as session:
-        return session.embed(items)
-
-
-def _check(stage: Path, items: list[Any], expected: npt.NDArray[np.float32]) -> None:
-    again = _embed(load_encoder(Recipe(model=str(stage))), items)
-    if (off := float(abs(again - expected).max())) > _EXACT:
-        raise CheckpointError(
-            f"the pruned checkpoint gives other vectors when it is read again (off by {off:.2g}): "
-            "this model cannot be pruned."
-        )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from edgessl import passes
 from edgessl.errors import RecipeError, nearest
 
 if sys.version_info >= (3, 11):
@@ -72,6 +73,7 @@ class Recipe:
     ``METRIC=X``. ``isa``: the CPUs that it must be right on: ``vnni``, ``any``, or ``auto``, which
     is full range where this machine's int8 is exact.
     ``workspace_mb`` and ``compute_capabilities`` are for TensorRT engines.
+    ``passes``: what makes the checkpoint smaller first, one after the other.
     """
 
     model: str = ""
@@ -100,15 +102,17 @@ class Recipe:
     isa: str = "auto"
     workspace_mb: int = 1024
     compute_capabilities: tuple[str, ...] = ()
+    passes: tuple[passes.Pass, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest has it, and as it is read back: lists, no tuples."""
-        values = asdict(self)
+        values = {**asdict(self), "passes": [one.to_json() for one in self.passes]}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def read(path: Path) -> Recipe:
-    """Read a recipe; paths in it are relative to the recipe's folder.
+    """Read a recipe; paths in it are relative to the recipe's folder. Its passes run in the order in
+    which they stand.
 
     Raises:
         RecipeError: no such file, not TOML, an unknown section or key (names the nearest), or a
@@ -124,12 +128,17 @@ def read(path: Path) -> Recipe:
         raise RecipeError(f"recipe {str(path)!r} is not TOML: {err}.") from err
     types = {field.name: str(field.type) for field in fields(Recipe)}
     values: dict[str, Any] = {}
+    smaller: list[passes.Pass] = []
+    sections = (*_LAYOUT, *passes.PASSES)
     for section, content in data.items():
-        if section not in _LAYOUT or not isinstance(content, dict):
+        if section not in sections or not isinstance(content, dict):
             raise RecipeError(
-                f"{path}: unknown section [{section}].{nearest(section, _LAYOUT)} "
-                f"Sections: {', '.join(f'[{name}]' for name in _LAYOUT)}."
+                f"{path}: unknown section [{section}].{nearest(section, sections)} "
+                f"Sections: {', '.join(f'[{name}]' for name in sections)}."
             )
+        if section in passes.PASSES:
+            smaller.append(passes.read(section, content, path.parent, str(path)))
+            continue
         for key, value in content.items():
             if key not in _LAYOUT[section]:
                 raise RecipeError(
@@ -141,7 +150,7 @@ def read(path: Path) -> Recipe:
     for name in ("model", "calibration"):
         if values.get(name) and (path.parent / values[name]).exists():
             values[name] = str(path.parent / values[name])
-    return replace(Recipe(), **values)
+    return replace(Recipe(), **values, passes=tuple(smaller))
 
 
 def image_size(value: Any, where: str) -> tuple[int, int]:

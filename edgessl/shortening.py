@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgessl import checkpoint_session, compression, sizes, unlabeled
-from edgessl.errors import CheckpointError, RecipeError, Unsupported
+from edgessl.errors import RecipeError, Unsupported
 from edgessl.parity import cosine
 from edgessl.progress import Steps
 from edgessl.recipe import Recipe
-from edgessl.runtimes.session import Session
 from edgessl.source import load_encoder
 from edgessl.staging import check_output, staged
 
 ITEMS = 256  # of which the vectors are compared
 _BY_LAYER = ("out_features", "out_indices", "stage_names")  # of a backbone: names layers
-_EXACT = 1e-5  # largest difference of the written encoder to the one that was chosen
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,12 @@ def shorten(
     data: Sequence[str],
     output: Path,
     *,
-    layers: int,
+    keep: int,
     column: str | None = None,
     revision: str | None = None,
     report: Steps | None = None,
 ) -> Shortened:
-    """Write *model* to the directory *output* with so many of its layers.
+    """Write *model* to the directory *output* with *keep* of its layers.
 
     Args:
         model: a directory in the Hugging Face or sentence-transformers layout, or a hub id.
@@ -67,7 +64,7 @@ def shorten(
         OutputError: *output* is there already, or cannot be written.
     """
     from edgessl.compress import layers as layering
-    from edgessl.encoders import run
+    from edgessl.encoders import run, structures
 
     steps = report or Steps(quiet=True)
     check_output(output, overwrite=False)
@@ -79,19 +76,19 @@ def shorten(
         able = ", ".join(sorted(layering.FAMILIES))
         raise Unsupported(f"--layers: {encoder.spec.family} is not one of {able}.")
     count = int(old.config[key])
-    if not 0 < layers < count:
-        raise RecipeError(f"--layers {layers}: this encoder has {count}; keep 1 to {count - 1}.")
+    if not 0 < keep < count:
+        raise RecipeError(f"--layers {keep}: this encoder has {count}; keep 1 to {count - 1}.")
     items = unlabeled.items(data, column, encoder, ITEMS)
     before = run.compute(encoder)
     try:
-        holder, name = layering.find(encoder.module, count)
+        holder, name = structures.listed(encoder.module, count)
         with checkpoint_session.opened(encoder) as session:
             whole = session.embed(items)
             steps("leaving out layers")
             kept, left_out = layering.choose(
                 holder,
                 name,
-                layers,
+                keep,
                 lambda: session.embed(items),
                 lambda done, total: steps.count(done, total, "trials"),
             )
@@ -103,12 +100,12 @@ def shorten(
     with staged(output, overwrite=False) as stage:
         steps("writing the smaller checkpoint")
         config = {name: value for name, value in old.config.items() if name not in _BY_LAYER}
-        config[key] = layers
+        config[key] = keep
         if own := sizes.read(old.config):
             config = sizes.put(config, encoder.module.backbone.config, own.of(kept))  # type: ignore[union-attr]
         compression.write(stage, old, tensors, config)
         steps("comparing vectors")
-        _check(stage, items, vectors)
+        checkpoint_session.check(stage, items, vectors)
         facts = Shortened(
             path=str(output),
             kept=tuple(kept),
@@ -125,14 +122,3 @@ def shorten(
         )
         compression.note(stage, old, "layers", asdict(replace(facts, path="")))
     return facts
-
-
-def _check(stage: Path, items: list[Any], expected: Any) -> None:
-    again: Session
-    with checkpoint_session.opened(load_encoder(Recipe(model=str(stage)))) as again:
-        off = float(abs(again.embed(items) - expected).max())
-    if off > _EXACT:
-        raise CheckpointError(
-            f"the checkpoint with fewer layers gives other vectors when it is read again (off by "
-            f"{off:.2g}): this model cannot be shortened."
-        )

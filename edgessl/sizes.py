@@ -14,16 +14,20 @@ _CHANNELS = ("intermediate_size", "hidden_dim")  # of every layer, as configs ca
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of each layer: which of the heads that config.json counts it has, and how many channels."""
+    """Of each layer: which of the heads that config.json counts it has, and how many channels.
+    ``width``: dimensions of the stream; None: as config.json says."""
 
     heads: tuple[tuple[int, ...], ...]
     channels: tuple[int, ...]
+    width: int | None = None
 
     def of(self, kept: Sequence[int]) -> Sizes:
         """Of an encoder that has these of the layers."""
         heads, channels = self.heads, self.channels
         return Sizes(
-            tuple(heads[layer] for layer in kept), tuple(channels[layer] for layer in kept)
+            tuple(heads[layer] for layer in kept),
+            tuple(channels[layer] for layer in kept),
+            self.width,
         )
 
 
@@ -39,6 +43,7 @@ def read(config: Mapping[str, Any]) -> Sizes | None:
     try:
         heads = tuple(tuple(int(head) for head in layer) for layer in entry["heads"])
         channels = tuple(int(count) for count in entry["channels"])
+        width = int(entry["width"]) if "width" in entry else None
     except (LookupError, TypeError, ValueError) as err:
         raise CheckpointError(
             f"config.json: its entry {ENTRY!r} does not list the heads and channels of layers."
@@ -48,7 +53,7 @@ def read(config: Mapping[str, Any]) -> Sizes | None:
             f"config.json: its entry {ENTRY!r} has the heads of {len(heads)} layers and the channels "
             f"of {len(channels)}."
         )
-    return Sizes(heads, channels)
+    return Sizes(heads, channels, width)
 
 
 def put(config: Mapping[str, Any], model: Any, sizes: Sizes) -> dict[str, Any]:
@@ -62,7 +67,13 @@ def put(config: Mapping[str, Any], model: Any, sizes: Sizes) -> dict[str, Any]:
     heads = getattr(model, "num_key_value_heads", None) or model.num_attention_heads
     key = next((name for name in _CHANNELS if hasattr(model, name)), None)
     complete = all(found == tuple(range(heads)) for found in sizes.heads)
-    if complete and len(set(sizes.channels)) == 1 and key is not None:
+    plain = complete and sizes.width is None
+    if plain and len(set(sizes.channels)) == 1 and key is not None:
         return {**rest, key: sizes.channels[0]}
-    lists = {"heads": [list(found) for found in sizes.heads], "channels": list(sizes.channels)}
-    return {**rest, ENTRY: lists}
+    entry: dict[str, Any] = {
+        "heads": [list(found) for found in sizes.heads],
+        "channels": list(sizes.channels),
+    }
+    if sizes.width is not None:
+        entry["width"] = sizes.width
+    return {**rest, ENTRY: entry}

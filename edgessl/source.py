@@ -17,7 +17,7 @@ from edgessl.spec import PATCH_INDICES, PROBABILITIES, EncoderSpec, Provenance
 from edgessl.target import get, reads
 
 # What a manifest's compatibility says of the ONNX, and not of what was built from it.
-_CARRIED = ("graph", "int8", "notes")
+_CARRIED = ("graph", "int8", "notes", "sparse_weights")
 
 
 @dataclass(frozen=True)

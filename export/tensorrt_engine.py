@@ -34,15 +34,17 @@ def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
     Returns the manifest's compatibility facts: ``engine`` (its file, or ``"built on the
     device"`` with a ``reason``), ``opset``, ``profiles``, ``workspace_mb``; with an engine also
     ``package``, ``version``, ``compute_capabilities``, ``strongly_typed``, ``tf32`` and, for
-    TensorRT proper, ``platform``; for int8 ``int8_placement``.
+    TensorRT proper, ``platform``; for int8 ``int8_placement``; ``sparse_weights`` where the graph
+    has 2:4 weights, which the engine then may use.
 
     Raises:
         MissingDependency: ``tensorrt-rtx`` is the target and is not installed.
         RecipeError: the plan's profiles do not fit the graph.
         Unsupported: TensorRT refuses the graph, the precision or a compute capability.
     """
+    graph = inspect(onnx, plan.precision)
     facts: dict[str, Any] = {
-        **inspect(onnx, plan.precision),
+        **graph,
         "profiles": {name: [list(s) for s in shapes] for name, shapes in plan.profiles.items()},
         "workspace_mb": plan.workspace_mb,
     }
@@ -52,7 +54,8 @@ def build(onnx: Path, directory: Path, plan: BuildPlan) -> dict[str, Any]:
     try:
         reason = _cannot_build_here(plan)
         if reason is None:
-            return {"engine": ENGINE, **facts, **_build(kept, plan, directory / ENGINE)}
+            made = _build(kept, plan, directory / ENGINE, graph)
+            return {"engine": ENGINE, **facts, **made}
     except MissingDependency as err:
         if plan.target != "tensorrt":
             raise
@@ -81,10 +84,10 @@ def build_engine(onnx: Path, plan: BuildPlan) -> bytes:
         RecipeError: the plan's profiles do not fit the graph.
         Unsupported: TensorRT refuses the graph, the precision or a compute capability.
     """
-    inspect(onnx, plan.precision)
+    graph = inspect(onnx, plan.precision)
     with tempfile.TemporaryDirectory(prefix="edgessl-") as scratch:
         path = Path(scratch) / ENGINE
-        _build(onnx, plan, path)
+        _build(onnx, plan, path, graph)
         return path.read_bytes()
 
 
@@ -105,11 +108,14 @@ def _cannot_build_here(plan: BuildPlan) -> str | None:
     return None
 
 
-def _build(onnx: Path, plan: BuildPlan, engine: Path) -> dict[str, Any]:
-    """Build in a child process, then put the whole engine at *engine*; returns the facts."""
+def _build(onnx: Path, plan: BuildPlan, engine: Path, graph: dict[str, Any]) -> dict[str, Any]:
+    """Build in a child process, then put the whole engine at *engine*; returns the facts.
+
+    *graph*: what ``inspect`` has found; nothing, and the builder looks for 2:4 weights itself.
+    """
     partial = engine.with_name(engine.name + ".partial").resolve()
     try:
-        facts = _run_worker(onnx, plan, partial)
+        facts = _run_worker(onnx, plan, partial, not graph or "sparse_weights" in graph)
         os.replace(partial, engine)
     finally:
         partial.unlink(missing_ok=True)
@@ -120,7 +126,7 @@ def _build(onnx: Path, plan: BuildPlan, engine: Path) -> dict[str, Any]:
     return facts
 
 
-def _run_worker(onnx: Path, plan: BuildPlan, engine: Path) -> dict[str, Any]:
+def _run_worker(onnx: Path, plan: BuildPlan, engine: Path, sparse: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edgessl-") as scratch:
         result = Path(scratch).resolve() / "result.json"
         job = {
@@ -129,6 +135,7 @@ def _run_worker(onnx: Path, plan: BuildPlan, engine: Path) -> dict[str, Any]:
             "profiles": plan.profiles,
             "workspace_mb": plan.workspace_mb,
             "compute_capabilities": plan.compute_capabilities,
+            "sparse": sparse,
             "onnx": str(onnx.resolve()),
             "engine": str(engine),
             "timing": str(plan.timing.resolve()) if plan.timing else None,

@@ -1,4 +1,4 @@
-"""What an ONNX graph says that matters to TensorRT: opset, and Q/DQ nodes that it would refuse."""
+"""What an ONNX graph says that matters to TensorRT: opset, 2:4 weights, Q/DQ it would refuse."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from edgessl.errors import Unsupported
-from edgessl.export import onnx_graph
+from edgessl.export import onnx_graph, sparsity
 
 _MATMULS = ("MatMul", "Gemm", "Conv")
 
 
 def inspect(path: Path, precision: str) -> dict[str, Any]:
-    """Facts of the graph: ``opset`` and, for int8, ``int8_placement``.
+    """Facts of the graph: ``opset``, where there are 2:4 weights ``sparse_weights`` (see
+    ``sparsity.pattern``), and for int8 ``int8_placement``.
 
     Empty where the ``onnx`` package is not installed: a device that rebuilds its engine does
     not have it, and the graph was inspected when the bundle was made.
@@ -25,6 +26,9 @@ def inspect(path: Path, precision: str) -> dict[str, Any]:
     if model is None:
         return {}
     facts: dict[str, Any] = {"opset": onnx_graph.opset(model)}
+    weights = sparsity.pattern(model)
+    if weights["sparse"]:
+        facts["sparse_weights"] = weights
     if precision == "int8":
         facts["int8_placement"] = _int8_placement(model, path.name)
     return facts

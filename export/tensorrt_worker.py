@@ -85,6 +85,8 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
         if precision_flag is None:
             raise Unsupported(f"{title} has no {job['precision']}. Use another --precision.")
         config.set_flag(precision_flag)
+    if job["sparse"]:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if not typed and "FP16" in _FLAGS.get(job["precision"], ()):
         _keep_floats(network, config, trt)
     capabilities: list[str] = []  # TensorRT proper builds for the GPU that it finds

@@ -35,6 +35,17 @@ def vectors(*rows: list[float]) -> Any:
     return np.array(rows, np.float32)
 
 
+def test_rank_correlation_is_spearmans_of_cosines() -> None:
+    from scipy.spatial.distance import pdist
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(20, 5))
+    other = one + 0.3 * rng.normal(size=(20, 5))
+    expected = spearmanr(pdist(one, "cosine"), pdist(other, "cosine")).statistic
+    assert parity.rank_correlation(one, other) == pytest.approx(expected)
+
+
 def batch(outputs: Arrays) -> Batch:
     return Batch(["one", "two"], {"input_ids": MASK * 7, "attention_mask": MASK}, outputs)
 

@@ -12,6 +12,7 @@ import pytest
 import edgessl
 from edgessl import recipe
 from edgessl.errors import RecipeError
+from edgessl.passes import Pass
 from edgessl.recipe import Recipe
 
 FULL = """
@@ -41,6 +42,21 @@ method = "mse"
 exclude = ["*.layer.0.*"]
 max_drop = "cosine=0.005"
 isa = "any"
+
+[vocabulary]
+data = "texts.txt"
+size = 20000
+
+[prune]
+latency = "0.67x"
+target = "openvino"
+shape = "1x64"
+samples = 500
+data = ["texts.txt", "more/"]
+
+[layers]
+keep = 3
+data = "texts.txt"
 
 [target]
 name = "tensorrt-rtx"
@@ -84,6 +100,20 @@ def test_every_field_has_a_key(tmp_path: Path) -> None:
         isa="any",
         workspace_mb=64,
         compute_capabilities=("8.6", "8.9"),
+        passes=(
+            Pass("vocabulary", {"data": ("texts.txt",), "size": 20_000}),
+            Pass(
+                "prune",
+                {
+                    "latency": "0.67x",
+                    "target": "openvino",
+                    "shape": "1x64",
+                    "samples": 500,
+                    "data": ("texts.txt", "more/"),
+                },
+            ),
+            Pass("layers", {"keep": 3, "data": ("texts.txt",)}),
+        ),
     )
     assert all(getattr(found, f.name) != getattr(Recipe(), f.name) for f in fields(Recipe))
     assert set(found.to_json()) == {field.name for field in fields(Recipe)}

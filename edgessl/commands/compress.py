@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edgessl import passes
+from edgessl import recipe as recipes
 from edgessl.commands import compressed
 from edgessl.commands.options import json_option, quiet_option
 from edgessl.errors import RecipeError
 from edgessl.progress import Steps
+from edgessl.staging import check_output
 
 _EXAMPLES = """\b
 Examples:
   edgessl compress ./all-MiniLM-L6-v2 -o minilm-fast/ --latency 0.67x --target openvino --data texts.txt
   edgessl compress ./all-MiniLM-L6-v2 -o minilm-less/ --flops 0.6x --data texts.txt
   edgessl compress ./all-MiniLM-L6-v2 -o minilm-4/ --layers 4 --data texts.txt
+  edgessl compress ./all-MiniLM-L6-v2 -o minilm-24/ --semi-structured sparsegpt --data texts.txt
   edgessl compress ./multilingual-e5-small -o e5-english/ --vocab docs.jsonl --vocab-size 20000
+  edgessl compress --recipe recipe.toml -o smaller/
   edgessl export minilm-fast/ -t openvino -o bundle/
 
 Exit codes: 0 written, 2 wrong use or an unusable checkpoint, 3 something missing
 or unsupported."""
 
-# The flags that say what to do -> the options that belong to each.
-_WAYS: dict[str, tuple[str, ...]] = {
-    "latency": ("data", "target", "shape", "samples"),
-    "flops": ("data", "samples"),
-    "params": ("data", "samples"),
-    "layers": ("data",),
-    "vocab": ("vocab_size",),
+# A flag that says what to do -> the pass that does it, and the flag's name among its options.
+_WAYS = {
+    "latency": ("prune", "latency"),
+    "flops": ("prune", "flops"),
+    "params": ("prune", "params"),
+    "layers": ("layers", "keep"),
+    "width": ("width", "keep"),
+    "vocab": ("vocabulary", "data"),
+    "semi_structured": ("semi_structured", "method"),
+}
+# The others.
+_OPTIONS = {
+    "data": "data",
+    "target": "target",
+    "shape": "shape",
+    "samples": "samples",
+    "vocab_size": "size",
 }
 
 
 @click.command(
     short_help="Make a checkpoint smaller: heads, channels, layers, vocabulary.", epilog=_EXAMPLES
 )
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--output",
     "-o",
@@ -50,11 +66,17 @@ _WAYS: dict[str, tuple[str, ...]] = {
 @click.option("--flops", metavar="0.6x", help="The same, for floating-point operations.")
 @click.option("--params", metavar="0.6x", help="The same, for parameters of the layers.")
 @click.option("--layers", type=int, metavar="N", help="Keep the N layers that matter most.")
+@click.option("--width", type=int, metavar="N", help="Keep N dimensions of the stream.")
 @click.option(
     "--vocab",
     multiple=True,
     metavar="DATA",
     help="Keep the tokens of these texts, as for edgessl embed; repeatable.",
+)
+@click.option(
+    "--semi-structured",
+    metavar="METHOD",
+    help="Set 2 of each 4 weights to 0, for TensorRT: sparsegpt or magnitude.",
 )
 @click.option(
     "--data",
@@ -72,18 +94,26 @@ _WAYS: dict[str, tuple[str, ...]] = {
     type=click.IntRange(min=1),
     help="Tokens to keep at most, the most frequent first.  [default: all that occur]",
 )
+@click.option(
+    "--recipe",
+    "recipe_path",
+    type=click.Path(path_type=Path),
+    metavar="R.TOML",
+    help="Run a recipe's passes, one after the other.",
+)
 @click.option("--column", metavar="NAME", help="Of a table.")
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @quiet_option
 @json_option
 def compress(
-    model: str,
+    model: str | None,
     output: Path,
+    recipe_path: Path | None,
     column: str | None,
     revision: str | None,
     quiet: bool,
     as_json: bool,
-    **given: Any,
+    **flags: Any,
 ) -> int:
     """Make MODEL smaller, as a checkpoint. Nothing is trained, and no labels are needed.
 
@@ -91,68 +121,72 @@ def compress(
 
     --latency, --flops, --params: attention heads and feed-forward channels are removed, those that
     the vectors of the data need least, and the weights of the others fitted anew. --layers: whole
-    layers are left out. --vocab: tokenizer and embedding table are cut down together; texts that
-    need no other tokens keep their vectors, bit for bit. See docs/compress.md.
+    layers are left out. --width: dimensions of the stream that runs through all of them. --vocab:
+    tokenizer and embedding table are cut down together; texts that need no other tokens keep their
+    vectors, bit for bit. --semi-structured: 2 of each 4 weights become 0. See docs/compress.md.
     """
-    way = _way(given)
-    options: dict[str, Any] = {"column": column, "revision": revision}
-    with Steps(quiet) as steps:
-        found = _run(way, model, output, given, {**options, "report": steps})
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    recipe = _recipe(recipe_path, given)
+    recipe = replace(recipe, model=model or recipe.model, revision=revision or recipe.revision)
+    if not recipe.model:
+        raise RecipeError("no model given: pass a directory or hub id, or name it in a recipe.")
+    check_output(output, overwrite=False)
+    with (
+        Steps(quiet) as steps,
+        passes.chained(recipe, output, column=column, report=steps) as (smaller, found),
+    ):
+        os.rename(smaller.model, output)
+    found = [one and replace(one, path=str(output)) for one in found]
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
+        facts = [one and asdict(one) for one in found]
+        click.echo(json.dumps({"passes": facts} if recipe_path else facts[0], indent=2))
         return 0
-    for line in compressed.lines(found):
-        click.echo(line)
+    for one, done in zip(recipe.passes, found, strict=True):
+        if recipe_path:
+            click.echo(f"pass        {one.name}{'' if done else ': an earlier run did it'}")
+        for line in compressed.lines(done) if done else ():
+            click.echo(line)
     return 0
 
 
-def _way(given: dict[str, Any]) -> str:
-    """Which of ``_WAYS``, and whether its options fit."""
-    ways = [way for way in _WAYS if given[way] not in (None, ())]
+def _recipe(path: Path | None, given: dict[str, Any]) -> recipes.Recipe:
+    """Of a file, or with the one pass that the flags *given* ask for."""
+    if path is None:
+        return recipes.Recipe(passes=(_one(given),))
+    if given:
+        raise RecipeError(f"{_flag(min(given))} and --recipe: give one; the recipe has its own.")
+    recipe = recipes.read(path)
+    if not recipe.passes:
+        raise RecipeError(
+            f"{path}: there is no pass in it; sections: "
+            f"{', '.join(f'[{name}]' for name in passes.PASSES)}."
+        )
+    return recipe
+
+
+def _one(given: dict[str, Any]) -> passes.Pass:
+    """The pass of the flags *given*."""
+    ways = [way for way in _WAYS if way in given]
     if len(ways) != 1:
-        flags = ", ".join(f"--{way}" for way in _WAYS)
-        raise RecipeError(
-            f"give one of {flags}: one at a time, the next one on what the first has written."
-        )
-    (way,) = ways
-    for name in {name for names in _WAYS.values() for name in names} - set(_WAYS[way]):
-        if given[name] not in (None, ()):
-            owners = ", ".join(f"--{owner}" for owner, names in _WAYS.items() if name in names)
-            raise RecipeError(f"--{name.replace('_', '-')} is for {owners}.")
-    if "data" in _WAYS[way] and not given["data"]:
-        raise RecipeError(f"--{way} needs --data: some texts or images, without labels.")
-    if way == "latency" and not given["target"]:
-        raise RecipeError("--latency needs --target: where it is measured, onnx or openvino.")
-    return way
+        flags = ", ".join(map(_flag, _WAYS))
+        raise RecipeError(f"give one of {flags}; or several, one after the other, in a --recipe.")
+    name, key = _WAYS[ways[0]]
+    options = {key: given.pop(ways[0])}
+    for flag, value in given.items():
+        if _OPTIONS[flag] not in {"data", *passes.PASSES[name].options} - {key}:
+            able = [
+                way
+                for way, (other, own) in _WAYS.items()
+                if _OPTIONS[flag] in {"data", *passes.PASSES[other].options} - {own}
+            ]
+            raise RecipeError(f"{_flag(flag)} is for {', '.join(map(_flag, able))}.")
+        options[_OPTIONS[flag]] = value
+    one = passes.Pass(name, options)
+    names = {own: flag for flag, own in _OPTIONS.items()}
+    names |= {own: flag for flag, (other, own) in _WAYS.items() if other == name}
+    passes.check(one, lambda key: _flag(names.get(key, key)))
+    return one
 
 
-def _run(
-    way: str, model: str, output: Path, given: dict[str, Any], options: dict[str, Any]
-) -> compressed.Found:
-    if way == "layers":
-        from edgessl.shortening import shorten
-
-        return shorten(model, given["data"], output, layers=given["layers"], **options)
-    if way == "vocab":
-        from edgessl.trimming import trim
-
-        return trim(model, given["vocab"], output, size=given["vocab_size"], **options)
-    from edgessl.pruning import Budget, prune
-
-    budget = Budget(way, _fraction(way, given[way]), given["target"] or "", given["shape"] or "")
-    if given["samples"]:
-        options["samples"] = given["samples"]
-    return prune(model, given["data"], output, budget=budget, **options)
-
-
-def _fraction(way: str, text: str) -> float:
-    """``0.6x`` -> 0.6"""
-    try:
-        fraction = float(text.removesuffix("x"))
-    except ValueError:
-        fraction = -1.0
-    if not 0 < fraction < 1:
-        raise RecipeError(
-            f"--{way} {text}: not a share of what it is now; say 0.67x for two thirds of it."
-        )
-    return fraction
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

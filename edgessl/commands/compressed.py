@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
+    from edgessl.narrowing import Narrowed
     from edgessl.pruning import Pruned
     from edgessl.shortening import Shortened
+    from edgessl.sparsifying import Sparsified
     from edgessl.trimming import Trimmed
 
-    Found = Union[Pruned, Shortened, Trimmed]
+    Found = Union[Narrowed, Pruned, Shortened, Sparsified, Trimmed]
 
 _WIDTH = 24  # of a bar
 
@@ -25,7 +27,7 @@ def lines(found: Found) -> Iterator[str]:
     yield from _ABOUT[type(found).__name__](found)
 
 
-def _flops(found: Shortened | Pruned) -> str:
+def _flops(found: Narrowed | Pruned | Shortened) -> str:
     saved = 1 - found.flops_after / found.flops_before
     flops = f"{found.flops_before / 1e9:.2f} -> {found.flops_after / 1e9:.2f} G an item"
     return f"operations  {flops} ({saved:.0%} less)"
@@ -50,6 +52,40 @@ def _pruned(found: Pruned) -> Iterator[str]:
         )
     yield (
         f"fidelity    cosine {found.cosine_mean:.4f} mean, {found.cosine_p1:.4f} 1st percentile; "
+        f"{_ranks(found)}"
+    )
+
+
+def _narrowed(found: Narrowed) -> Iterator[str]:
+    yield _flops(found)
+    yield (
+        f"width       {found.width_before:,} -> {len(found.kept):,}; the vector has "
+        f"{found.dimensions:,} numbers"
+    )
+    if found.own_loader:
+        yield "opened by   edgessl alone: transformers has no word for such sizes"
+    near = (
+        f"cosine {found.cosine_mean:.4f} mean, {found.cosine_p1:.4f} 1st percentile; "
+        if found.cosine_mean is not None
+        else ""
+    )
+    yield f"fidelity    {near}{_ranks(found)}"
+
+
+def _sparsified(found: Sparsified) -> Iterator[str]:
+    yield (
+        f"2:4 sparse  {len(found.sparse)} linear layers; {found.zeros:.0%} of their weights are 0"
+    )
+    for name, why in found.left_out:
+        yield f"left dense  {name}: {why}"
+    yield (
+        f"fidelity    cosine {found.cosine_mean:.4f} mean, {found.cosine_p1:.4f} 1st percentile; "
+        f"{_ranks(found)}"
+    )
+
+
+def _ranks(found: Narrowed | Pruned | Sparsified) -> str:
+    return (
         f"rank correlation of similarities {found.rank_correlation:.4f}; on {found.held_out} items "
         f"held out of the data ({found.items} were fitted to)"
     )
@@ -79,7 +115,9 @@ def _vocabulary(found: Trimmed) -> Iterator[str]:
 
 
 _ABOUT: dict[str, Callable[[Any], Iterator[str]]] = {
+    "Narrowed": _narrowed,
     "Pruned": _pruned,
     "Shortened": _layers,
+    "Sparsified": _sparsified,
     "Trimmed": _vocabulary,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgessl.compress.structures import Layer
+from edgessl.encoders.structures import Layer
 
 STEP = 32  # channels: what the kernels of the targets like; fewer are padded there
 

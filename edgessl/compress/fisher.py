@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from edgessl.compress import flow
-from edgessl.compress.structures import Layer
+from edgessl.encoders.structures import Layer
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from edgessl.backend import Arrays
-from edgessl.compress.structures import Layer
+from edgessl.encoders.structures import Layer
 
 Inputs = dict[str, torch.Tensor]
 MOST = 65_536  # tokens: the hidden states of so many are held in memory

@@ -34,23 +34,6 @@ class Step:
     cosine: float
 
 
-def find(module: torch.nn.Module, count: int) -> tuple[torch.nn.Module, str]:
-    """The module that holds the list of *count* layers, and the list's name in it.
-
-    Raises:
-        Unsupported: there is no such list, or more than one.
-    """
-    found = [
-        name
-        for name, child in module.named_modules()
-        if isinstance(child, torch.nn.ModuleList) and len(child) == count and "decoder" not in name
-    ]
-    if len(found) != 1:
-        raise Unsupported(f"its layers cannot be told: {len(found)} lists of {count} modules.")
-    parent, _, name = found[0].rpartition(".")
-    return module.get_submodule(parent), name
-
-
 def choose(
     holder: torch.nn.Module,
     name: str,

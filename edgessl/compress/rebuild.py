@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from edgessl.compress import flow
-from edgessl.compress.shrink import shrink
-from edgessl.compress.structures import Layer
+from edgessl.encoders.shrink import shrink
+from edgessl.encoders.structures import Layer
 
 _DAMPING = 1e-3  # of the mean of the diagonal: how far the weights may go from where they are
 _NOTHING = 1e-6

@@ -24,7 +24,7 @@ def tensors(
     Raises:
         Unsupported: a parameter that is not among *old*, as it was and by its name there.
     """
-    before, after = _named(whole), _named(small)
+    before, after = named(whole), named(small)
     changed = [name for name, tensor in after.items() if not torch.equal(tensor, before[name])]
     if not changed:
         return dict(old)
@@ -39,10 +39,11 @@ def sizes(before: Sizes | None, kept: Kept) -> Sizes:
         tuple(before.heads[layer][head] for head in some) if before else tuple(some)
         for layer, (some, _) in enumerate(kept)
     ]
-    return Sizes(tuple(heads), tuple(len(channels) for _, channels in kept))
+    width = before.width if before else None
+    return Sizes(tuple(heads), tuple(len(channels) for _, channels in kept), width)
 
 
-def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+def named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """By the names that transformers gives them in a file (it has renamed and split some)."""
     from transformers.core_model_loading import revert_weight_conversion
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from edgessl.compress import structures
-from edgessl.compress.shrink import shrink
+from edgessl.encoders import structures
+from edgessl.encoders.shrink import shrink, shrink_stream
 from edgessl.errors import CheckpointError, EdgesslError
 from edgessl.sizes import ENTRY, Sizes
 
@@ -44,3 +44,5 @@ def _cut(module: torch.nn.Module, config: Any, sizes: Sizes) -> None:
     layers = structures.find(config.model_type, module, len(sizes.heads))
     for layer, heads, channels in zip(layers, sizes.heads, sizes.channels, strict=True):
         shrink(layer, heads, range(channels))
+    if sizes.width is not None:
+        shrink_stream(module, layers, range(sizes.width))

@@ -70,7 +70,7 @@ def test_fewer_layers(family: str, tmp_path: Path, texts: Path) -> None:
     name = LAYERS.get(family, "num_hidden_layers")
     sizes: dict[str, Any] = {name: 3}
     model = save_text_model(tmp_path / "model", family, **sizes)
-    found = shorten(str(model), [str(texts)], tmp_path / "small", layers=1)
+    found = shorten(str(model), [str(texts)], tmp_path / "small", keep=1)
     assert len(found.kept) == 1 and len(found.left_out) == 2
     assert getattr(load_text_model(tmp_path / "small", family).config, name) == 1
 
@@ -81,7 +81,7 @@ def test_fewer_layers_of_images(family: str, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 24, 24, 3), np.uint8)
     np.save(tmp_path / "images.npy", images)
     data = [str(tmp_path / "images.npy")]
-    found = shorten(str(tmp_path / "model"), data, tmp_path / "small", layers=2)
+    found = shorten(str(tmp_path / "model"), data, tmp_path / "small", keep=2)
     assert len(found.kept) == 2 and found.parameters_after < found.parameters_before
 
 
@@ -89,5 +89,5 @@ def test_fewer_layers_of_images(family: str, tmp_path: Path) -> None:
 def test_layers_that_are_not_alike_stay(family: str, tmp_path: Path, texts: Path) -> None:
     model = save_text_model(tmp_path / "model", family)
     with pytest.raises(Unsupported, match=f"{family} is not one of"):
-        shorten(str(model), [str(texts)], tmp_path / "small", layers=1)
+        shorten(str(model), [str(texts)], tmp_path / "small", keep=1)
     assert not (tmp_path / "small").exists()

@@ -11,6 +11,7 @@ import torch
 
 from edgessl import cli, compression, shortening
 from edgessl.compress import layers
+from edgessl.encoders import structures
 from edgessl.errors import EdgesslError, Unsupported
 
 Printed = pytest.CaptureFixture[str]
@@ -69,10 +70,10 @@ def test_names_are_numbered_anew() -> None:
 def test_decoders_are_no_layers_of_the_encoder() -> None:
     model = torch.nn.Module()
     model.encoder, model.decoder = Sum([1.0, 0.0], [0.0, 1.0]), Sum([1.0, 0.0], [0.0, 1.0])
-    holder, name = layers.find(model, 2)
+    holder, name = structures.listed(model, 2)
     assert holder is model.encoder and name == "layer"
     with pytest.raises(Unsupported, match="0 lists of 7"):
-        layers.find(model, 7)
+        structures.listed(model, 7)
 
 
 @pytest.fixture(scope="module")
@@ -112,18 +113,18 @@ def test_images(tmp_path: Path, mae: Path) -> None:
 
     path = tmp_path / "images.npy"
     np.save(path, data.cifar10("test", 32))
-    found = shortening.shorten(str(mae), [str(path)], tmp_path / "small", layers=7)
+    found = shortening.shorten(str(mae), [str(path)], tmp_path / "small", keep=7)
     assert len(found.kept) == 7 and found.items == 32
     assert found.cosine_mean > 0.9
 
 
 def test_wrong_use(tmp_path: Path, minilm: Path, texts: Path, capsys: Printed) -> None:
     with pytest.raises(EdgesslError, match="keep 1 to 5"):
-        shortening.shorten(str(minilm), [str(texts)], tmp_path / "a", layers=6)
+        shortening.shorten(str(minilm), [str(texts)], tmp_path / "a", keep=6)
     base = ["compress", str(minilm), "-o", str(tmp_path / "a"), "-q"]
     for flags, said in (
         (["--layers", "3"], "--layers needs --data"),
-        (["--layers", "3", "--data", "x", "--vocab", "y"], "one at a time"),
+        (["--layers", "3", "--data", "x", "--vocab", "y"], "several, one after the other"),
         (["--vocab", "y", "--data", "x"], "--data is for --latency, --flops, --params, --layers"),
         (["--layers", "3", "--data", "x", "--vocab-size", "9"], "--vocab-size is for --vocab"),
         (["--layers", "3", "--data", str(tmp_path / "nowhere.txt")], "nowhere.txt"),

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgessl.compress import fisher, flow, obs, search, structures
+from edgessl.compress import fisher, flow, obs, search
 from edgessl.compress.costs import Costs
+from edgessl.encoders import structures
 from edgessl.errors import RecipeError, Unsupported
 
 

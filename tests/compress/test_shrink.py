@@ -13,9 +13,10 @@ import torch
 import transformers
 
 from edgessl import compression, sizes
-from edgessl.compress import saved, structures
-from edgessl.compress.shrink import shrink
+from edgessl.compress import saved
 from edgessl.encoder import Encoder
+from edgessl.encoders import structures
+from edgessl.encoders.shrink import shrink
 from edgessl.errors import CheckpointError, EdgesslError, RecipeError, Unsupported
 from edgessl.export import onnx_writer
 from edgessl.recipe import Recipe
@@ -275,9 +276,7 @@ def test_fewer_layers_and_tokens_of_a_pruned_checkpoint(tmp_path: Path) -> None:
     stage = write(tmp_path / "small", model, encoder, cut(encoder, kept), kept)
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(random_texts(30)) + "\n", encoding="utf-8")
-    found = shorten(
-        str(stage), [str(texts)], tmp_path / "short", layers=1
-    )  # which compares vectors
+    found = shorten(str(stage), [str(texts)], tmp_path / "short", keep=1)  # which compares vectors
     entry = sizes.read(json.loads((tmp_path / "short" / "config.json").read_text()))
     heads, channels = kept[found.kept[0]]
     assert entry == Sizes((tuple(heads),), (len(channels),))

@@ -80,7 +80,7 @@ def test_the_command(
     assert cli.run([*base, "--vocab", str(corpus)]) == 2
     assert "exists" in capsys.readouterr().err or output.is_dir()
     assert cli.run(["compress", str(minilm), "-o", str(tmp_path / "b"), "-q"]) == 2
-    assert "one at a time" in capsys.readouterr().err
+    assert "several, one after the other" in capsys.readouterr().err
 
 
 def test_wrong_use(tmp_path: Path, minilm: Path, mae: Path, corpus: Path) -> None:

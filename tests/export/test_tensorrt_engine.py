@@ -351,7 +351,7 @@ def test_an_engine_that_cannot_be_written(tmp_path: Path) -> None:
     (directory / "model.engine.partial").mkdir()  # where the worker wants to write
     with pytest.raises(OutputError, match="cannot be written"):
         tensorrt_engine._run_worker(
-            relu(tmp_path / "r.onnx"), plan(), directory / "model.engine.partial"
+            relu(tmp_path / "r.onnx"), plan(), directory / "model.engine.partial", False
         )
 
 

@@ -87,7 +87,7 @@ def test_an_engine_of_tensorrt_is_for_the_gpu_that_is_here(
     device = gpu.GpuDevice("Orin", "8.7", 7620)
     monkeypatch.setattr(gpu, "probe", lambda: gpu.GpuProbe(True, "", "12.6", (device,)))
 
-    def worker(_onnx: Path, _plan: BuildPlan, engine: Path) -> dict[str, Any]:
+    def worker(_onnx: Path, _plan: BuildPlan, engine: Path, _sparse: bool) -> dict[str, Any]:
         engine.write_bytes(b"engine")
         return {"package": "tensorrt", "version": "10.3.0", "compute_capabilities": []}
 
@@ -133,6 +133,7 @@ class OldTensorRT(types.ModuleType):
     class BuilderFlag:
         TF32, FP16, INT8 = "TF32", "FP16", "INT8"
         PREFER_PRECISION_CONSTRAINTS = "PREFER"
+        SPARSE_WEIGHTS = "SPARSE"
 
     class LayerType:
         QUANTIZE, DEQUANTIZE, CAST = "quantize", "dequantize", "cast"
@@ -188,6 +189,7 @@ def test_tensorrt_8_takes_the_precision_from_flags(
         "profiles": {"x": BATCH},
         "workspace_mb": 64,
         "compute_capabilities": [],
+        "sparse": False,
         "onnx": str(tmp_path / "model.onnx"),
         "engine": str(tmp_path / "model.engine"),
     }
@@ -201,6 +203,8 @@ def test_tensorrt_8_takes_the_precision_from_flags(
     assert held == ([] if precision == "fp32" else ["norm"])
     assert [layer.type for layer in old.layers if layer.output_types] == held
     assert (tmp_path / "model.engine").read_bytes() == b"an engine"
+    tensorrt_worker.build({**job, "sparse": True})
+    assert old.calls.count(("set_flag", "SPARSE")) == 1
     with pytest.raises(Unsupported, match="tensorrt 8.6.1 has no bf16"):
         tensorrt_worker.build({**job, "precision": "bf16"})
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from edgessl.compress import layers as layering
 from edgessl.encoder import Encoder
 from edgessl.errors import Unsupported
 
@@ -146,6 +145,11 @@ class Layer:
         return torch.ones(1), torch.ones(1)
 
     @property
+    def width(self) -> int:
+        """Of the stream."""
+        return self.linear(self.names.down).out_features
+
+    @property
     def context(self) -> int:
         """Numbers that one head hands to the output projection."""
         return self.head_dim * self.queries
@@ -167,7 +171,7 @@ def find(family: str, backbone: torch.nn.Module, count: int) -> list[Layer]:
     if names is None:
         able = ", ".join(sorted(FAMILIES))
         raise Unsupported(f"pruning: heads and channels of {family} are not described; of: {able}.")
-    holder, where = layering.find(backbone, count)
+    holder, where = listed(backbone, count)
     modules = list(getattr(holder, where))
     other = _OTHERWISE.get(family)
     if other is not None and _linears(modules[0]) == set(other.linears):
@@ -175,6 +179,23 @@ def find(family: str, backbone: torch.nn.Module, count: int) -> list[Layer]:
     if getattr(getattr(backbone, "config", None), "do_stable_layer_norm", False):
         names = replace(names, post_norm=False)  # of wav2vec 2.0 the large ones
     return [_layer(module, names, number) for number, module in enumerate(modules)]
+
+
+def listed(module: torch.nn.Module, count: int) -> tuple[torch.nn.Module, str]:
+    """The module that holds the list of *count* layers, and the list's name in it.
+
+    Raises:
+        Unsupported: there is no such list, or more than one.
+    """
+    found = [
+        name
+        for name, child in module.named_modules()
+        if isinstance(child, torch.nn.ModuleList) and len(child) == count and "decoder" not in name
+    ]
+    if len(found) != 1:
+        raise Unsupported(f"its layers cannot be told: {len(found)} lists of {count} modules.")
+    parent, _, name = found[0].rpartition(".")
+    return module.get_submodule(parent), name
 
 
 def _linears(module: torch.nn.Module) -> set[str]:

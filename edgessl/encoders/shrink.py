@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from edgessl.compress.structures import Layer
+from edgessl.encoders.structures import Layer
 from edgessl.errors import RecipeError
 
 # What attention modules know of themselves and use.
@@ -91,3 +91,60 @@ def _keep_outputs(linear: torch.nn.Linear, index: torch.Tensor) -> None:
 def _keep_inputs(linear: torch.nn.Linear, index: torch.Tensor) -> None:
     linear.weight = torch.nn.Parameter(linear.weight.detach()[:, index].clone())
     linear.in_features = len(index)
+
+
+def shrink_stream(backbone: torch.nn.Module, layers: Sequence[Layer], kept: Sequence[int]) -> None:
+    """Keep these dimensions, in place, in every parameter that has an axis for them: the outputs and
+    inputs of linear layers, the outputs of patch projections, and the last axis of all else
+    (tables, tokens, positions, normalisations, layer scales); but for the axes inside a layer, of
+    heads and channels.
+
+    Raises:
+        RecipeError: none, or more than there are.
+    """
+    size, index = layers[0].width, torch.as_tensor(list(kept))
+    if not kept or not 0 <= min(kept) <= max(kept) < size:
+        raise RecipeError(f"the stream has {size} dimensions: keep some of them.")
+    inner = {
+        (layer.linear(name), axis)
+        for layer in layers
+        for names, axis in (
+            ((layer.names.query, layer.names.key, layer.names.value, *layer.names.up), 0),
+            ((layer.names.out, layer.names.down), 1),
+        )
+        for name in names
+    }
+    for module in backbone.modules():
+        for name, tensor in [
+            *module.named_parameters(recurse=False),
+            *module.named_buffers(recurse=False),
+        ]:
+            new = tensor.detach()
+            for axis in _axes(module, tensor):
+                outside = (module, axis) not in inner
+                if outside and tensor.is_floating_point() and tensor.shape[axis] == size:
+                    new = new.index_select(axis, index.to(new.device))
+            if new.shape != tensor.shape:
+                parameter = isinstance(tensor, torch.nn.Parameter)
+                setattr(module, name, torch.nn.Parameter(new) if parameter else new)
+        _say(module, size, len(index))
+
+
+def _axes(module: torch.nn.Module, tensor: torch.Tensor) -> tuple[int, ...]:
+    if isinstance(module, torch.nn.Linear):
+        return tuple(range(tensor.ndim))
+    if isinstance(module, torch.nn.Conv2d):
+        return (0,)
+    return (tensor.ndim - 1,) if tensor.ndim else ()
+
+
+def _say(module: torch.nn.Module, old: int, new: int) -> None:
+    """What modules know of their own sizes."""
+    if isinstance(module, torch.nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, torch.nn.Conv2d):
+        module.out_channels = module.weight.shape[0]
+    elif isinstance(module, torch.nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, torch.nn.LayerNorm) and module.normalized_shape == (old,):
+        module.normalized_shape = (new,)
