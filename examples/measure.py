@@ -31,6 +31,7 @@ from examples.figures import (
     int8_images,
     patches,
     peers,
+    pruning,
     report,
     speed,
 )
@@ -43,6 +44,7 @@ PARTS = (
     "int8-cost",
     "int8-images",
     "patches",
+    "prune",
     "speed",
     "embed",
     "app",
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = chosen.parts or PARTS
     chosen.output.mkdir(parents=True, exist_ok=True)
     need_peers = not chosen.no_peers and bool(
-        set(parts) - {"fidelity", "patches", "embed", "app", "gate"}
+        set(parts) - {"fidelity", "patches", "prune", "embed", "app", "gate"}
     )
     others = peers.environment(chosen.peers) if need_peers else None
 
@@ -112,6 +114,9 @@ def measure(
     if part == "patches":
         found = patches.measure(output, patches.QUICK if quick else patches.Sizes())
         return found, patches.render(found)
+    if part == "prune":
+        found = pruning.measure(output, pruning.QUICK if quick else pruning.Sizes())
+        return found, pruning.render(found)
     if part == "app":
         found = app.measure(output, app.QUICK if quick else app.Sizes())
         return found, app.render(found)

@@ -46,6 +46,14 @@ def test_quickstart(target: str, tmp_path: Path) -> None:
     assert alike > 0.5 > 0.2 > unlike
 
 
+def test_smaller(tmp_path: Path) -> None:
+    printed = example("smaller", "--images", "100", "--output", str(tmp_path))
+    found = re.search(r"([\d.]+) times the speed; cosine ([\d.]+)", printed)
+    assert found and float(found[1]) > 1 and 0.99 < float(found[2]) < 1
+    sizes = [(tmp_path / name / "openvino_model.bin").stat().st_size for name in ("small", "whole")]
+    assert sizes[0] < 0.75 * sizes[1]
+
+
 def test_images(tmp_path: Path) -> None:
     options = ("--images", "2000", "--output", str(tmp_path))
     printed = example("images", *options)

@@ -7,7 +7,7 @@ and of the reconstruction of He et al. (ICCV 2017), with full matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -86,31 +86,51 @@ def _fit(
     theirs: Sequence[torch.Tensor],
     ours: Sequence[torch.Tensor],
 ) -> None:
-    """Fit the linear layers *names* of *little*: what reads the stream to the same numbers as in
-    the whole encoder, what writes to it so that the stream becomes the same.
-
-    *rows*: of the readers' outputs, those that are kept. *theirs*, *ours*: the hidden states that
-    this layer is given, in the whole encoder and in the small one.
-    """
+    """Fit the linear layers *names* of *little*; the arguments are those of ``missing``."""
     fits = [Fit(little.linear(name)) for name in names]
+    for found in missing(big, little, names, rows, ways, theirs, ours):
+        for fit, (given, lost) in zip(fits, found, strict=True):
+            fit.add(given, lost)
+    for fit in fits:
+        fit.solve()
+
+
+def missing(
+    big: Layer,
+    little: Layer,
+    names: Sequence[str],
+    rows: Mapping[str, torch.Tensor],
+    ways: Sequence[flow.Call],
+    theirs: Sequence[torch.Tensor],
+    ours: Sequence[torch.Tensor],
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """What the linear layers *names* of *little* are given, and what their outputs lack: a pair
+    ``(tokens, in)``, ``(tokens, out)`` for each, batch after batch. What reads the stream should
+    make the same numbers as in the whole encoder; what writes to it, what makes the stream the same.
+
+    Args:
+        rows: of the readers' outputs, those that are kept.
+        ways: how the layer is called.
+        theirs, ours: the hidden states that it is given, in the whole encoder and in the small one.
+    """
     with (
         flow.tapped([big.linear(name) for name in (*names, *_feed(big))]) as whole,
         flow.tapped([little.linear(name) for name in (*names, *_feed(little))]) as small,
     ):
         for way, before, states in zip(ways, theirs, ours, strict=True):
             made, mine = way(big.module, before), way(little.module, states)
-            for name, fit, right, tap in zip(names, fits, whole, small, strict=False):
+            found = []
+            for name, right, tap in zip(names, whole, small, strict=False):
                 wanted = right.made
-                if name in rows:
-                    wanted = wanted[..., rows[name]]
-                elif name == big.names.out:
+                if name == big.names.out:
                     wanted = wanted + _over(before - states, big.scales()[0])
-                else:
+                elif name == big.names.down:
                     lost = _residual(big, whole, made) - _residual(little, small, mine)
                     wanted = wanted + _over(lost, big.scales()[1])
-                fit.add(tap.given.flatten(0, -2), (wanted - tap.made).flatten(0, -2))
-    for fit in fits:
-        fit.solve()
+                elif name in rows:
+                    wanted = wanted[..., rows[name]]
+                found.append((tap.given.flatten(0, -2), (wanted - tap.made).flatten(0, -2)))
+            yield found
 
 
 def _feed(layer: Layer) -> tuple[str, str]:

@@ -160,32 +160,20 @@ def _settle(
     own = [little.linear(name) for name in names]
     size = own[0].in_features + 1
     gram = torch.zeros(size, size, dtype=torch.float64)
-    missing = [torch.zeros(size, linear.out_features, dtype=torch.float64) for linear in own]
-    feed = (big.names.up[0], big.names.down)
-    with (
-        flow.tapped([big.linear(name) for name in (*names, *feed)]) as whole,
-        flow.tapped([little.linear(name) for name in (*names, *feed)]) as small,
-    ):
-        for way, before, states in zip(ways, theirs, ours, strict=True):
-            made, mine = way(big.module, before), way(little.module, states)
-            lost = torch.zeros(())
-            if names == [big.names.out]:
-                lost = rebuild._over(before - states, big.scales()[0])
-            elif names == [big.names.down]:
-                lost = rebuild._residual(big, whole, made) - rebuild._residual(little, small, mine)
-                lost = rebuild._over(lost, big.scales()[1])
-            rows, _ = small[0].rows()
-            rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
-            gram += (rows.T @ rows).double()
-            for total, right, tap in zip(missing, whole, small, strict=False):
-                total += (rows.T @ (right.made - tap.made + lost).flatten(0, -2)).double()
-    for linear, total in zip(own, missing, strict=True):
+    totals = [torch.zeros(size, linear.out_features, dtype=torch.float64) for linear in own]
+    for found in rebuild.missing(big, little, names, {}, ways, theirs, ours):
+        given = found[0][0]
+        given = torch.cat([given, given.new_ones(len(given), 1)], 1)
+        gram += (given.T @ given).double()
+        for total, (_, lost) in zip(totals, found, strict=True):
+            total += (given.T @ lost).double()
+    for linear, total in zip(own, totals, strict=True):
         if linear.bias is None:
-            given, sums, total = linear.weight.T, gram[:-1, :-1], total[:-1]
+            weights, sums, total = linear.weight.T, gram[:-1, :-1], total[:-1]
         else:
-            given, sums = torch.cat([linear.weight.T, linear.bias[None]]), gram
-        settled = by_error(given.numpy(), sums.numpy(), total.numpy())
-        settled = refit(given.numpy(), settled, sums.numpy(), total.numpy())
+            weights, sums = torch.cat([linear.weight.T, linear.bias[None]]), gram
+        settled = by_error(weights.numpy(), sums.numpy(), total.numpy())
+        settled = refit(weights.numpy(), settled, sums.numpy(), total.numpy())
         _put(linear, settled[: linear.in_features])
         if linear.bias is not None:
             linear.bias.copy_(torch.from_numpy(settled[-1]))

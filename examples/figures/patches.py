@@ -132,7 +132,7 @@ def _accuracy(built: Mapping[str, Path], sizes: Sizes) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "probe": _probe(vectors[0], classes, vectors[1], expected).tolist(),
+                "probe": probe(vectors[0], classes, vectors[1], expected).tolist(),
                 "knn": _neighbours(vectors[0], classes, vectors[1], expected).tolist(),
                 "mixed": _neighbours(whole[0], classes, vectors[1], expected).tolist(),
                 "cosine": (whole[1] * vectors[1]).sum(axis=1).tolist(),
@@ -141,7 +141,7 @@ def _accuracy(built: Mapping[str, Path], sizes: Sizes) -> list[dict[str, Any]]:
     return rows
 
 
-def _probe(
+def probe(
     known: graphs.Vectors,
     classes: npt.NDArray[np.int64],
     asked: graphs.Vectors,
