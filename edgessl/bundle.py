@@ -137,7 +137,7 @@ def _from_json(data: dict[str, Any]) -> Manifest:
     fields["encoder"] = EncoderSpec.from_json(data["encoder"])
     origin = data["provenance"]
     fields["provenance"] = Provenance(
-        **{**origin, "assumptions": tuple(origin.get("assumptions", ()))}
+        **{**origin, **{key: tuple(origin.get(key, ())) for key in ("assumptions", "passes")}}
     )
     fields["files"] = {name: FileEntry(**entry) for name, entry in data["files"].items()}
     return Manifest(**fields)

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgessl import __version__, hub
 from edgessl.backend import Report, silent
-from edgessl.errors import require
+from edgessl.errors import CheckpointError, require
 
 NOTES = "compression.json"  # what was done, beside the weights
 # Of the transformer's own folder: written anew, or not of the smaller model any more.
@@ -101,10 +101,25 @@ def write(
 
 def note(stage: Path, old: Checkpoint, what: str, facts: Mapping[str, Any]) -> None:
     """Put what was done into ``NOTES``, after what was done before."""
-    before = old.place / NOTES
-    earlier = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else []
+    earlier = notes(old.place)
     done = {"edgessl": __version__, "source": old.source, "revision": old.revision, what: facts}
     _text(stage / old.place.relative_to(old.directory) / NOTES, dumped([*earlier, done]))
+
+
+def notes(directory: Path) -> tuple[dict[str, Any], ...]:
+    """What was done to the checkpoint in *directory*, as ``note`` wrote it; () where nothing was.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    found = next((path for way in ("", "*/") for path in directory.glob(way + NOTES)), None)
+    if found is None:
+        return ()
+    try:
+        entries = json.loads(found.read_text(encoding="utf-8"))
+        return tuple(dict(entry) for entry in entries)
+    except (OSError, ValueError, TypeError) as err:
+        raise CheckpointError(f"{found.name} cannot be read: {err}. Remove it.") from err
 
 
 def count(tensors: Iterable[Any]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,15 @@ def _encoder_facts(spec: Any, provenance: Any, compute: dict[str, Any]) -> dict[
     return {"encoder": spec.to_json(), "provenance": vars(provenance).copy(), "compute": compute}
 
 
+def _passes(passes: Sequence[dict[str, Any]]) -> str:
+    if not passes:
+        return ""
+    names = [
+        name for one in passes for name in one if name not in ("edgessl", "source", "revision")
+    ]
+    return f"{', '.join(names)} of {passes[0]['source']}"
+
+
 def merging(facts: dict[str, Any]) -> str:
     """What merging tokens did, of a manifest's ``compute``, as a person reads it."""
     tokens = facts["tokens"]
@@ -114,6 +124,7 @@ def render(found: dict[str, Any], layers: bool) -> str:
             f"{', normalized' if spec['normalize'] else ''}",
         ),
         ("source", f"{origin['source']}{'@' + origin['revision'] if origin['revision'] else ''}"),
+        ("made smaller", _passes(origin["passes"])),
         ("weights", f"sha256 {origin['weights_sha256']}"),
         ("built with", _pairs(origin["versions"])),
         ("input", ", ".join(_tensor(tensor) for tensor in spec["inputs"])),

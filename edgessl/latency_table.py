@@ -146,7 +146,7 @@ def _shrunk(encoder: Encoder, heads: int, channels: int) -> Encoder:
 
 
 def _feed(encoder: Encoder, shape: str) -> Arrays:
-    """Inputs of one query."""
+    """Inputs of one query: ones, on whose values no time depends."""
     from edgessl.gate.measuring import workload
     from edgessl.spec import TextSpec
 
@@ -156,12 +156,13 @@ def _feed(encoder: Encoder, shape: str) -> Arrays:
     asked = workload.parse(shape or usual, spec.task, longest)
     if not asked.items:
         raise RecipeError(f"shape {shape!r}: sizes are measured at one shape, such as {usual}.")
-    with checkpoint_session.opened(encoder) as session:
-        encode = session.preprocessor.encode
-        items = workload.make(
-            asked, spec.preprocessing, lambda texts: [len(ids) for ids in encode(texts)], 0
-        )
-        return session.prepare(items[: asked.items])
+    sizes = {name: axis.usual for name, axis in spec.axes.items()} | {"batch": asked.items}
+    if asked.tokens:
+        sizes["sequence"] = asked.tokens
+    return {
+        one.name: np.ones([sizes[n] if isinstance(n, str) else n for n in one.shape], one.dtype)
+        for one in spec.inputs
+    }
 
 
 @contextmanager

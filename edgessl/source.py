@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgessl import bundle, ecosystem, hub, parity
+from edgessl import bundle, compression, ecosystem, hub, parity
 from edgessl.backend import Arrays, Report, silent
 from edgessl.encoder import Encoder
 from edgessl.errors import BundleError, CheckpointError, RecipeError, Unsupported, require
@@ -79,7 +79,9 @@ def load_encoder(recipe: Recipe, report: Report = silent) -> Encoder:
         recipe.patch_dropping,
         recipe.merge_tokens,
     )
-    return encoders.load(found.directory, options, Provenance(found.source, found.revision))
+    passes = compression.notes(found.directory) if found.directory.is_dir() else ()
+    provenance = Provenance(found.source, found.revision, passes=passes)
+    return encoders.load(found.directory, options, provenance)
 
 
 def _open_checkpoint(recipe: Recipe, stage: Path, report: Report) -> Source:

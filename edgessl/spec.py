@@ -176,6 +176,7 @@ class Provenance:
     assumptions: tuple[
         str, ...
     ] = ()  # what the checkpoint does not say and edgessl took for granted
+    passes: tuple[dict[str, Any], ...] = ()  # that made the checkpoint smaller, as it says itself
 
 
 @dataclass(frozen=True)

@@ -118,10 +118,18 @@ def test_a_bundle_of_a_recipe(folder: Path, capsys: Printed) -> None:
     assert [one["pass"] for one in manifest.recipe["passes"]] == ["layers", "prune", "vocabulary"]
     assert manifest.recipe["model"] == manifest.provenance.source == "model"
     assert str(folder) not in manifest.dumps()
+    assert cli.run(["inspect", str(folder / "bundle")]) == 0
+    assert "layers, pruning, vocabulary of model" in capsys.readouterr().out
     with edgessl.load(folder / "bundle") as session:
         (vector,) = session.embed(["some text"])
     assert np.isfinite(vector).all()
     assert not list(folder.glob(".*"))
+
+
+def test_a_damaged_note(folder: Path, capsys: Printed) -> None:
+    (folder / "model" / NOTES).write_text("[3", encoding="utf-8")
+    assert cli.run(["inspect", str(folder / "model")]) == 2
+    assert f"{NOTES} cannot be read" in capsys.readouterr().err
 
 
 def test_what_goes_wrong_leaves_nothing(folder: Path, capsys: Printed) -> None:
