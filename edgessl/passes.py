@@ -39,7 +39,7 @@ PASSES: dict[str, Row] = {
         "edgessl.pruning:prune",
         {
             **dict.fromkeys(("latency", "flops", "params"), str),  # "0.67x"
-            **{"target": str, "shape": str, "samples": int},
+            **{"target": str, "shape": str, "samples": int, "signal": str, "label_column": str},
         },
         ("latency", "flops", "params"),
     ),
@@ -117,9 +117,10 @@ def check(one: Pass, say: _Say) -> None:
             raise RecipeError(
                 f"{say('latency')} needs {say('target')}: where it is measured, onnx or openvino."
             )
-        for key in ("target", "shape"):
-            if key in given and "latency" not in given:
-                raise RecipeError(f"{say(key)} is for {say('latency')}.")
+        if "shape" in given and not given.get("target"):
+            raise RecipeError(f"{say('shape')} is for {say('target')}, which is not given.")
+        if "label_column" in given and given.get("signal") != "labels":
+            raise RecipeError(f"{say('label_column')} is for {say('signal')} labels.")
 
 
 def _share(what: str, text: str) -> float:

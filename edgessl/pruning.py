@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgessl import checkpoint_session, compression, latency_table, sizes, unlabeled
 from edgessl.encoder import Encoder
-from edgessl.errors import Unsupported
+from edgessl.errors import RecipeError, Unsupported, nearest
 from edgessl.parity import cosine, rank_correlation
 from edgessl.progress import Steps
 from edgessl.recipe import Recipe
@@ -21,15 +22,19 @@ from edgessl.staging import check_output, staged
 
 if TYPE_CHECKING:
     from edgessl.compress.costs import Costs
+    from edgessl.compress.flow import Inputs
+    from edgessl.compress.signals import Signal
     from edgessl.encoders.structures import Layer
 
+SIGNALS = ("vectors", "reconstruction", "labels")
 PICTURE = "compression.svg"  # what was removed where, beside the weights
 
 
 @dataclass(frozen=True)
 class Budget:
     """``what``: ``latency`` on ``target`` for inputs of ``shape`` (as ``edgessl bench`` has them),
-    ``flops`` or ``params``; ``fraction``: of the whole encoder's."""
+    ``flops`` or ``params``, for which ``target`` is where the speed is measured in the end, if
+    anywhere; ``fraction``: of the whole encoder's."""
 
     what: str
     fraction: float
@@ -48,10 +53,12 @@ class Pruned:
     has counted; ``measured``: of the latency, with its 95 % interval. ``cosine_mean``,
     ``cosine_p1`` (1st percentile) and ``rank_correlation`` (Spearman's, of all pairwise
     similarities): to the whole encoder's vectors, on ``held_out`` items that nothing was fitted to.
-    ``flops``: of one item, at the same shape before and after."""
+    ``accuracy_before``, ``accuracy_after``: of a classifier on these items, where the signal is
+    ``labels``. ``flops``: of one item, at the same shape before and after."""
 
     path: str
     budget: str
+    signal: str
     heads: tuple[int, ...]
     heads_before: int
     removed_heads: tuple[tuple[int, ...], ...]
@@ -63,6 +70,8 @@ class Pruned:
     cosine_mean: float
     cosine_p1: float
     rank_correlation: float
+    accuracy_before: float | None
+    accuracy_after: float | None
     items: int
     held_out: int
     parameters_before: int
@@ -79,6 +88,8 @@ def prune(
     output: Path,
     *,
     budget: Budget,
+    signal: str = "vectors",
+    label_column: str | None = None,
     samples: int = 2048,
     seed: int = 0,
     column: str | None = None,
@@ -90,35 +101,62 @@ def prune(
     Args:
         model: a directory in the Hugging Face or sentence-transformers layout, or a hub id.
         data: files of texts, or images, as docs/embed.md has them; *column* of a table.
+        signal: what must not move: the ``vectors``, the ``reconstruction`` of what is masked by
+            the checkpoint's pretraining head, or what a fine-tuned classifier says of the
+            ``labels``, which are in *label_column* of a table, or the names of images' folders.
         samples: items at most; of them a part is held out to say what was lost.
 
     Raises:
-        RecipeError: too little data, or a budget that cannot be reached (says what can be).
-        Unsupported: an encoder whose heads and channels are not described, or a target that does
-            not run here.
+        RecipeError: too little data, labels that are not there or that the classifier does not
+            have, or a budget that cannot be reached (says what can be).
+        Unsupported: an encoder whose heads and channels are not described, a checkpoint without
+            the head that *signal* needs, or a target that does not run here.
         CheckpointError: the checkpoint cannot be read, or what was written says something else.
         OutputError: *output* is there already, or cannot be written.
     """
-    from edgessl.compress import picture, saved
+    from edgessl.compress import flow, picture, saved, signals
     from edgessl.encoders import run, structures
 
+    if signal not in SIGNALS:
+        raise RecipeError(
+            f"unknown signal {signal!r}.{nearest(signal, SIGNALS)} Known: {', '.join(SIGNALS)}."
+        )
     steps = report or Steps(quiet=True)
     check_output(output, overwrite=False)
-    if budget.what == "latency":
+    if budget.target:
         latency_table.check(budget.target)
     steps("reading the checkpoint")
     old = compression.read(model, revision, steps)
-    encoder = load_encoder(Recipe(model=model, revision=revision), steps)
+    classifies = signal == "labels"
+    if classifies:
+        signals.require_classifier(old)
+    recipe = Recipe(model=model, revision=revision, probabilities=classifies)
+    encoder = load_encoder(recipe, steps)
     try:
         layers = structures.of(encoder)
         backbone: Any = encoder.module.backbone
     except Unsupported as err:
         raise Unsupported(f"{old.source}: {err}") from err
-    fitted, held_out = unlabeled.split(
-        unlabeled.items(data, column, encoder, samples), seed, data[0]
-    )
+    if classifies:
+        names = backbone.config.id2label
+        found = unlabeled.labelled(data, column, label_column, encoder, names, samples, seed)
+    else:
+        found = [(item, 0) for item in unlabeled.items(data, column, encoder, samples)]
+    fitted, rest = unlabeled.split(found, seed, data[0])
+    held_out = [item for item, _ in rest]
+    prepared = checkpoint_session.prepare(encoder, [item for item, _ in fitted])
+    batches = flow.batches(encoder.module, layers, prepared)
+    try:
+        if signal == "reconstruction":
+            judge = signals.reconstruction(encoder, batches, old.place, seed)
+        elif classifies:
+            judge = signals.labels(encoder, layers, prepared, [label for _, label in fitted])
+        else:
+            judge = signals.Signal(encoder.module, layers, batches)
+    except Unsupported as err:
+        raise Unsupported(f"{old.source}: {err}") from err
     costs = _costs(budget, encoder, layers, steps)
-    module, kept = _search_and_fit(encoder, layers, fitted, costs, budget, steps)
+    module, kept = _search_and_fit(encoder, layers, batches, judge, costs, budget, steps)
     small = replace(encoder, module=module)
     steps("comparing vectors")
     whole, vectors = (
@@ -127,7 +165,7 @@ def prune(
     )
     heads, channels = zip(*((len(heads), len(channels)) for heads, channels in kept), strict=True)
     timed = None
-    if budget.what == "latency":
+    if budget.target:
         steps(f"timing both on {budget.target}")
         timed = latency_table.compare(encoder, small, budget.target, budget.shape)
     near = cosine(vectors, whole)
@@ -140,10 +178,12 @@ def prune(
         own = saved.sizes(sizes.read(old.config), kept)
         config = sizes.put(old.config, backbone.config, own)
         compression.write(stage, old, tensors, config)
-        checkpoint_session.check(stage, held_out, vectors)
+        again = load_encoder(replace(recipe, model=str(stage), revision=None))
+        checkpoint_session.same(checkpoint_session.embed(again, held_out), vectors)
         facts = Pruned(
             path=str(output),
             budget=str(budget),
+            signal=signal,
             heads=heads,
             heads_before=layers[0].heads,
             removed_heads=tuple(
@@ -158,6 +198,8 @@ def prune(
             cosine_mean=float(near.mean()),
             cosine_p1=float(np.quantile(near, 0.01)),
             rank_correlation=rank_correlation(vectors, whole),
+            accuracy_before=_accuracy(whole, rest) if classifies else None,
+            accuracy_after=_accuracy(vectors, rest) if classifies else None,
             items=len(fitted),
             held_out=len(held_out),
             parameters_before=old.parameters,
@@ -197,23 +239,31 @@ def _most(costs: Costs, layers: Sequence[Layer]) -> float:
     return costs.total([layer.heads for layer in layers], [layer.channels for layer in layers])
 
 
+def _accuracy(answers: npt.NDArray[np.float32], items: Sequence[tuple[Any, int]]) -> float:
+    return float(np.mean(answers.argmax(1) == [label for _, label in items]))
+
+
 def _search_and_fit(
     encoder: Encoder,
     layers: Sequence[Layer],
-    items: list[Any],
+    batches: Sequence[Inputs],
+    signal: Signal,
     costs: Costs,
     budget: Budget,
     steps: Steps,
 ) -> tuple[Any, list[tuple[list[int], list[int]]]]:
     """The pruned module, and which (heads, channels) of each layer it has."""
-    from edgessl.compress import fisher, flow, obs, rebuild, search
+    from edgessl.compress import fisher, obs, rebuild, search
     from edgessl.encoders import structures
 
-    prepared = checkpoint_session.prepare(encoder, items)
-    batches = flow.batches(encoder.module, layers, prepared)
     steps("measuring what matters")
     parts = fisher.measure(
-        encoder.module, layers, batches, told=lambda done, of: steps.count(done, of, "batches")
+        signal.module,
+        signal.layers,
+        signal.batches,
+        signal.direction,
+        projections=signal.projections,
+        told=lambda done, of: steps.count(done, of, "batches"),
     )
     steps("ranking heads and channels")
     removals = []

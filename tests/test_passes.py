@@ -153,7 +153,7 @@ def test_what_goes_wrong_leaves_nothing(folder: Path, capsys: Printed) -> None:
         ("[prune]\nflops = 0.5\ndata = 'x'", "flops in [prune] is 0.5; it should be a string"),
         ("[prune]\nflops = '2x'\ndata = 'x'", "[prune]: flops 2x: not a share"),
         ("[prune]\nlatency = '0.5x'\ndata = 'x'", "latency needs target"),
-        ("[prune]\nflops = '0.5x'\nshape = '1x8'\ndata = 'x'", "shape is for latency"),
+        ("[prune]\nflops = '0.5x'\nshape = '1x8'\ndata = 'x'", "shape is for target"),
         ("[prune]\nflops = '0.5x'\nparams = '0.5x'\ndata = 'x'", "give one of latency, flops"),
         ("[layers]\ndata = 'x'", "give one of keep"),
         ("[layers]\nkeep = 3", "keep needs data"),

@@ -47,6 +47,8 @@ _OPTIONS = {
     "target": "target",
     "shape": "shape",
     "samples": "samples",
+    "signal": "signal",
+    "label_column": "label_column",
     "vocab_size": "size",
 }
 
@@ -84,11 +86,18 @@ _OPTIONS = {
     metavar="DATA",
     help="Texts or images that tell what matters, as for edgessl embed; repeatable.",
 )
-@click.option("--target", "-t", help="Where --latency is measured: onnx or openvino, here.")
+@click.option("--target", "-t", help="Where latency is measured: onnx or openvino, here.")
 @click.option("--shape", help="Of what is measured: 1x32 (texts x tokens), 8 (images).")
 @click.option(
     "--samples", type=click.IntRange(min=1), help="Of --data, to prune by.  [default: 2048]"
 )
+@click.option(
+    "--signal",
+    metavar="NAME",
+    help="What must not move: vectors, reconstruction (of what is masked, by the pretraining head) "
+    "or labels (a classifier's).  [default: vectors]",
+)
+@click.option("--label-column", metavar="NAME", help="Of a table, for --signal labels.")
 @click.option(
     "--vocab-size",
     type=click.IntRange(min=1),

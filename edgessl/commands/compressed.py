@@ -37,9 +37,10 @@ def _pruned(found: Pruned) -> Iterator[str]:
     yield _flops(found)
     if found.measured is not None and found.measured_interval is not None:
         low, high = found.measured_interval
+        promised = f"; the search promised {1 / found.promised:.2f}x"
         yield (
-            f"speed       {1 / found.measured:.2f}x measured ({1 / high:.2f} to {1 / low:.2f}); the "
-            f"search promised {1 / found.promised:.2f}x"
+            f"speed       {1 / found.measured:.2f}x measured ({1 / high:.2f} to {1 / low:.2f})"
+            f"{promised if found.budget.startswith('--latency') else ''}"
         )
     yield "layer       heads kept, channels kept"
     for number, (heads, channels) in enumerate(zip(found.heads, found.channels, strict=True)):
@@ -54,6 +55,8 @@ def _pruned(found: Pruned) -> Iterator[str]:
         f"fidelity    cosine {found.cosine_mean:.4f} mean, {found.cosine_p1:.4f} 1st percentile; "
         f"{_ranks(found)}"
     )
+    if found.accuracy_before is not None and found.accuracy_after is not None:
+        yield f"accuracy    {found.accuracy_before:.4f} -> {found.accuracy_after:.4f} on these items"
 
 
 def _narrowed(found: Narrowed) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""How much the vectors change when the output of a part of a layer does: no labels, no loss.
+"""How much what an encoder puts out changes when the output of a part of a layer does.
 
 At the unpruned encoder any distance to itself has a gradient of zero, so its curvature is taken:
-the Gauss-Newton matrix J^T J of the output's Jacobian J, estimated by random projections
-(Hutchinson, 1990): for u ~ N(0, I), E[(J^T u)(J^T u)^T] = J^T J.
+the Gauss-Newton matrix J^T H J of the output's Jacobian J, estimated by random directions u
+(Hutchinson, 1990): where E[u u^T] = H, E[(J^T u)(J^T u)^T] = J^T H J. H is I for vectors; other
+losses bring directions of their own (``edgessl.compress.signals``).
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import torch
 from edgessl.compress import flow
 from edgessl.encoders.structures import Layer
 
+# (output, the inputs that brought it, a source of randomness) -> as the output
+Direction = Callable[[torch.Tensor, flow.Inputs, torch.Generator], torch.Tensor]
+
 
 @dataclass
 class Part:
     """Of an attention's output projection, or a feed-forward part's, over all tokens.
 
-    ``gram``: X^T X of what it is given, ``(in, in)`` float64. ``metric``: mean J^T J of the
-    encoder's output by what it makes, ``(out, out)`` float64. So a change of its weight by D
+    ``gram``: X^T X of what it is given, ``(in, in)`` float64. ``metric``: mean J^T H J of the
+    module's output by what it makes, ``(out, out)`` float64. So a change of its weight by D
     ``(in, out)`` costs about tr(metric D^T gram D), summed over the tokens.
     """
 
@@ -30,10 +34,16 @@ class Part:
     metric: torch.Tensor
 
 
+def normal(output: torch.Tensor, inputs: flow.Inputs, generator: torch.Generator) -> torch.Tensor:
+    """u ~ N(0, I): every number of the output counts alike, as in a squared error."""
+    return torch.randn(output.shape, generator=generator)
+
+
 def measure(
     module: torch.nn.Module,
     layers: Sequence[Layer],
     batches: Sequence[flow.Inputs],
+    direction: Direction = normal,
     *,
     projections: int = 2,
     seed: int = 0,
@@ -42,6 +52,7 @@ def measure(
     """(attention, feed-forward) of each layer.
 
     Args:
+        direction: u, for the first output of *module*.
         projections: of each item. Items are independent, so a few are enough.
         told: is called with the batches that are done, and all.
     """
@@ -62,9 +73,11 @@ def measure(
                     part.gram += _square(given.detach())
                 tokens += len(given)
                 for left in reversed(range(projections)):
-                    direction = torch.randn(output.shape, generator=generator)
                     gradients = torch.autograd.grad(
-                        output, [tap.made for tap in taps], direction, retain_graph=left > 0
+                        output,
+                        [tap.made for tap in taps],
+                        direction(output.detach(), inputs, generator),
+                        retain_graph=left > 0,
                     )
                     for part, gradient in zip(parts, gradients, strict=True):
                         part.metric += _square(gradient.flatten(0, -2)) / projections

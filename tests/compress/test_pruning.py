@@ -177,7 +177,7 @@ def test_bad_input(tmp_path: Path, texts: Path) -> None:
         (["--flops", "6x", "--data", "x.txt"], "not a share"),
         (["--flops", "fast", "--data", "x.txt"], "not a share"),
         (["--latency", "0.6x", "--data", "x.txt"], "--latency needs --target"),
-        (["--flops", "0.6x", "--data", "x.txt", "--target", "onnx"], "--target is for --latency"),
+        (["--flops", "0.6x", "--data", "x.txt", "--shape", "1x8"], "--shape is for --target"),
         (["--flops", "0.6x", "--layers", "2", "--data", "x.txt"], "several, one after the other"),
     ],
 )
