@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.figures import pruning
 from tests.running import ROOT, cells, measured, tables_of
 
 pytestmark = pytest.mark.slow
@@ -84,3 +85,25 @@ def test_measure_names_an_unknown_part() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert "'fidelty'" in result.stderr and "fidelity, export, device" in result.stderr
+
+
+def test_measure_prune(tmp_path: Path) -> None:
+    """Three ways to the same number of operations, the search ahead of the others."""
+    found, printed = measured(tmp_path, "prune")
+    rows = {row["way"]: row for row in found["prune"]["curve"]}
+    assert list(rows) == ["edgessl", "magnitude", "chance"]
+    assert all(row["flops"] <= 0.61 and len(row["cosine"]) == 40 for row in rows.values())
+    near = {way: float(np.mean(row["cosine"])) for way, row in rows.items()}
+    assert near["edgessl"] > max(near["magnitude"], near["chance"]) + 0.02
+    assert [len(table) for table in tables_of(printed)] == [5, 2, 3]
+
+
+def test_the_curve_is_drawn(tmp_path: Path) -> None:
+    rows = [
+        {"way": way, "latency": {"onnx": (share, (share, share))}, "cosine": [share]}
+        for way in ("edgessl", "chance")
+        for share in (0.9, 0.7)
+    ]
+    pruning.draw(rows, tmp_path / "curve.svg")
+    drawn = (tmp_path / "curve.svg").read_text()
+    assert drawn.count("<svg") == 1 and "times the speed" in drawn and "chance" in drawn
