@@ -45,6 +45,13 @@ PASSES: dict[str, Row] = {
     ),
     "width": Row("edgessl.narrowing:narrow", {"keep": int, "samples": int}, ("keep",)),
     "semi_structured": Row("edgessl.sparsifying:sparsify", {"method": str, "samples": int}),
+    "distill": Row(
+        "edgessl.distilling:distill",
+        {
+            **{"teacher": str, "minutes": float, "epochs": int, "objectives": list, "batch": int},
+            **{"learning_rate": float, "seed": int, "samples": int},
+        },
+    ),
 }
 
 
@@ -56,7 +63,8 @@ class Pass:
     options: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"pass": self.name, **self.options, "data": list(self.options["data"])}
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in self.options.items()}
+        return {"pass": self.name, **plain}
 
 
 def read(name: str, section: Mapping[str, Any], folder: Path, where: str) -> Pass:
@@ -71,28 +79,37 @@ def read(name: str, section: Mapping[str, Any], folder: Path, where: str) -> Pas
     for key, value in section.items():
         place = f"{where}: {key} in [{name}]"
         if key == "data":
-            files = [value] if isinstance(value, str) else value
-            if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-                raise RecipeError(f"{place} is {value!r}; it should be a path, or a list of them.")
-            paths = [folder / file for file in files]
-            found = [str(p) if p.exists() else f for p, f in zip(paths, files, strict=True)]
-            options[key] = tuple(found)
+            options[key] = tuple(_path(folder, file) for file in _strings(value, place))
         elif key not in known:
             raise RecipeError(
                 f"{where}: unknown key {key!r} in [{name}].{nearest(key, known)} "
                 f"Keys: {', '.join(['data', *known])}."
             )
-        elif type(value) is not known[key]:
-            wanted = {str: "a string", int: "a whole number"}[known[key]]
+        elif known[key] is list:
+            options[key] = _strings(value, place)
+        elif type(value) is not known[key] and (type(value), known[key]) != (int, float):
+            wanted = {str: "a string", int: "a whole number", float: "a number"}[known[key]]
             raise RecipeError(f"{place} is {value!r}; it should be {wanted}.")
         else:
-            options[key] = value
+            options[key] = _path(folder, value) if key == "teacher" else value
     found_pass = Pass(name, options)
     try:
         check(found_pass, lambda key: key)
     except RecipeError as err:
         raise RecipeError(f"{where}: [{name}]: {err}") from err
     return found_pass
+
+
+def _strings(value: Any, place: str) -> tuple[str, ...]:
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        raise RecipeError(f"{place} is {value!r}; it should be a string, or a list of them.")
+    return tuple(listed)
+
+
+def _path(folder: Path, name: str) -> str:
+    """*name* is a path relative to *folder*, or something else."""
+    return str(folder / name) if (folder / name).exists() else name
 
 
 def check(one: Pass, say: _Say) -> None:
@@ -190,6 +207,8 @@ def chained(
     for number, one in enumerate(recipe.passes, 1):
         if len(recipe.passes) > 1:
             steps(f"pass {number} of {len(recipe.passes)}: {one.name}")
+        if one.name == "distill":  # what is taught is by default what the encoder once was
+            one = replace(one, options={"teacher": recipe.model, **one.options})
         place = work / _key(model, revision, one, column) / name.rpartition("/")[2]
         done = place.is_dir()
         found.append(
@@ -203,7 +222,8 @@ def chained(
 def _key(model: str, revision: str | None, one: Pass, column: str | None) -> str:
     """Changes with all that decides what *one* makes."""
     options = {**one.to_json(), "data": [_state(path) for path in one.options["data"]]}
-    facts = [_state(model), revision, column, options]
+    teacher = _state(options["teacher"]) if "teacher" in options else None
+    facts = [_state(model), teacher, revision, column, options]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -214,7 +234,11 @@ def _state(path: str) -> list[Any]:
 
 def public(passes: Sequence[Pass]) -> list[dict[str, Any]]:
     """For a manifest: without the paths of the machine that built it."""
-    return [
-        {**one.to_json(), "data": [Path(path).name for path in one.options["data"]]}
-        for one in passes
-    ]
+    found = [one.to_json() for one in passes]
+    for one in found:
+        one["data"] = [Path(path).name for path in one["data"]]
+        if "teacher" in one:
+            one["teacher"] = (
+                Path(one["teacher"]).name if Path(one["teacher"]).exists() else one["teacher"]
+            )
+    return found

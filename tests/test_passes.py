@@ -158,7 +158,7 @@ def test_what_goes_wrong_leaves_nothing(folder: Path, capsys: Printed) -> None:
         ("[layers]\ndata = 'x'", "give one of keep"),
         ("[layers]\nkeep = 3", "keep needs data"),
         ("[layers]\nkep = 3\ndata = 'x'", "Did you mean 'keep'"),
-        ("[width]\nkeep = 3\ndata = [3]", "a path, or a list of them"),
+        ("[width]\nkeep = 3\ndata = [3]", "a string, or a list of them"),
         ("[prun]\nflops = '0.5x'", "unknown section [prun]. Did you mean 'prune'"),
     ],
 )

@@ -25,6 +25,7 @@ Examples:
   edgessl compress ./all-MiniLM-L6-v2 -o minilm-4/ --layers 4 --data texts.txt
   edgessl compress ./all-MiniLM-L6-v2 -o minilm-24/ --semi-structured sparsegpt --data texts.txt
   edgessl compress ./multilingual-e5-small -o e5-english/ --vocab docs.jsonl --vocab-size 20000
+  edgessl compress minilm-3/ -o minilm-taught/ --teacher ./all-MiniLM-L6-v2 --data texts.txt
   edgessl compress --recipe recipe.toml -o smaller/
   edgessl export minilm-fast/ -t openvino -o bundle/
 
@@ -40,6 +41,7 @@ _WAYS = {
     "width": ("width", "keep"),
     "vocab": ("vocabulary", "data"),
     "semi_structured": ("semi_structured", "method"),
+    "teacher": ("distill", "teacher"),
 }
 # The others.
 _OPTIONS = {
@@ -50,6 +52,12 @@ _OPTIONS = {
     "signal": "signal",
     "label_column": "label_column",
     "vocab_size": "size",
+    "minutes": "minutes",
+    "epochs": "epochs",
+    "objective": "objectives",
+    "batch": "batch",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
 }
 
 
@@ -81,6 +89,11 @@ _OPTIONS = {
     help="Set 2 of each 4 weights to 0, for TensorRT: sparsegpt or magnitude.",
 )
 @click.option(
+    "--teacher",
+    metavar="CHECKPOINT",
+    help="Teach MODEL to say what this one says of the data (distillation).",
+)
+@click.option(
     "--data",
     multiple=True,
     metavar="DATA",
@@ -103,6 +116,18 @@ _OPTIONS = {
     type=click.IntRange(min=1),
     help="Tokens to keep at most, the most frequent first.  [default: all that occur]",
 )
+@click.option("--minutes", type=float, help="Of distillation, all in all.  [default: 20]")
+@click.option("--epochs", type=int, help="Instead: times that it sees the data.")
+@click.option(
+    "--objective",
+    multiple=True,
+    metavar="NAME[=W]",
+    help="embedding, similarity, hidden, attention, tokens, masked or logits, and its weight; "
+    "repeatable.  [default: embedding]",
+)
+@click.option("--batch", type=int, help="Items of a step.  [default: 32]")
+@click.option("--learning-rate", type=float, help="The highest.  [default: 5e-4]")
+@click.option("--seed", type=int, help="Of distillation.  [default: 0]")
 @click.option(
     "--recipe",
     "recipe_path",
@@ -124,7 +149,8 @@ def compress(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Make MODEL smaller, as a checkpoint. Nothing is trained, and no labels are needed.
+    """Make MODEL smaller, as a checkpoint, or teach a small one. No labels are needed, and nothing
+    is trained but with --teacher.
 
     MODEL is a directory in the Hugging Face or sentence-transformers layout, or a hub id.
 
@@ -132,7 +158,8 @@ def compress(
     the vectors of the data need least, and the weights of the others fitted anew. --layers: whole
     layers are left out. --width: dimensions of the stream that runs through all of them. --vocab:
     tokenizer and embedding table are cut down together; texts that need no other tokens keep their
-    vectors, bit for bit. --semi-structured: 2 of each 4 weights become 0. See docs/compress.md.
+    vectors, bit for bit. --semi-structured: 2 of each 4 weights become 0. --teacher: MODEL learns to
+    say what a larger encoder says. See docs/compress.md and docs/distill.md.
     """
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     recipe = _recipe(recipe_path, given)

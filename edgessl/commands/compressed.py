@@ -6,25 +6,29 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Union
 
 if TYPE_CHECKING:
+    from edgessl.distilling import Distilled
     from edgessl.narrowing import Narrowed
     from edgessl.pruning import Pruned
     from edgessl.shortening import Shortened
     from edgessl.sparsifying import Sparsified
     from edgessl.trimming import Trimmed
 
-    Found = Union[Narrowed, Pruned, Shortened, Sparsified, Trimmed]
+    Found = Union[Distilled, Narrowed, Pruned, Shortened, Sparsified, Trimmed]
 
 _WIDTH = 24  # of a bar
 
 
 def lines(found: Found) -> Iterator[str]:
     """For people to read."""
-    saved = 1 - found.bytes_after / found.bytes_before
     yield f"checkpoint  {found.path}"
+    yield from _ABOUT[type(found).__name__](found)
+
+
+def _sizes(found: Narrowed | Pruned | Shortened | Sparsified | Trimmed) -> Iterator[str]:
+    saved = 1 - found.bytes_after / found.bytes_before
     yield f"parameters  {found.parameters_before:,} -> {found.parameters_after:,}"
     size = f"{found.bytes_before / 1e6:.1f} -> {found.bytes_after / 1e6:.1f} MB"
     yield f"size        {size} ({saved:.0%} less)"
-    yield from _ABOUT[type(found).__name__](found)
 
 
 def _flops(found: Narrowed | Pruned | Shortened) -> str:
@@ -34,6 +38,7 @@ def _flops(found: Narrowed | Pruned | Shortened) -> str:
 
 
 def _pruned(found: Pruned) -> Iterator[str]:
+    yield from _sizes(found)
     yield _flops(found)
     if found.measured is not None and found.measured_interval is not None:
         low, high = found.measured_interval
@@ -60,6 +65,7 @@ def _pruned(found: Pruned) -> Iterator[str]:
 
 
 def _narrowed(found: Narrowed) -> Iterator[str]:
+    yield from _sizes(found)
     yield _flops(found)
     yield (
         f"width       {found.width_before:,} -> {len(found.kept):,}; the vector has "
@@ -76,6 +82,7 @@ def _narrowed(found: Narrowed) -> Iterator[str]:
 
 
 def _sparsified(found: Sparsified) -> Iterator[str]:
+    yield from _sizes(found)
     yield (
         f"2:4 sparse  {len(found.sparse)} linear layers; {found.zeros:.0%} of their weights are 0"
     )
@@ -87,6 +94,29 @@ def _sparsified(found: Sparsified) -> Iterator[str]:
     )
 
 
+def _distilled(found: Distilled) -> Iterator[str]:
+    weights = ", ".join(f"{name}={weight:g}" for name, weight in found.objectives.items())
+    yield f"taught by   {found.teacher}: {weights}"
+    yield (
+        f"learning    {found.steps:,} steps in {found.seconds / 60:.1f} min, of {found.items:,} items"
+        f"{f'; stopped: {found.stopped}' if found.stopped else ''}"
+    )
+    for remark in found.remarks:
+        yield f"note        {remark}"
+    for name, now, then in (
+        ("cosine mean", found.after.cosine_mean, found.before.cosine_mean),
+        ("1st percentile", found.after.cosine_p1, found.before.cosine_p1),
+        ("rank correlation of similarities", *_both(found)),
+    ):
+        if now is not None and then is not None:
+            yield f"fidelity    {name} {then:.4f} -> {now:.4f}"
+    yield f"            on {found.held_out} items held out of the data"
+
+
+def _both(found: Distilled) -> tuple[float, float]:
+    return found.after.rank_correlation, found.before.rank_correlation
+
+
 def _ranks(found: Narrowed | Pruned | Sparsified) -> str:
     return (
         f"rank correlation of similarities {found.rank_correlation:.4f}; on {found.held_out} items "
@@ -95,6 +125,7 @@ def _ranks(found: Narrowed | Pruned | Sparsified) -> str:
 
 
 def _layers(found: Shortened) -> Iterator[str]:
+    yield from _sizes(found)
     yield _flops(found)
     for layer, cosine in found.left_out:
         yield f"without     layer {layer}: cosine {cosine:.4f} to the whole encoder"
@@ -107,6 +138,7 @@ def _layers(found: Shortened) -> Iterator[str]:
 
 
 def _vocabulary(found: Trimmed) -> Iterator[str]:
+    yield from _sizes(found)
     yield (
         f"tokens      {found.tokens_before:,} -> {found.tokens_after:,}; they cover "
         f"{found.covered:.1%} of {found.texts:,} texts"
@@ -118,6 +150,7 @@ def _vocabulary(found: Trimmed) -> Iterator[str]:
 
 
 _ABOUT: dict[str, Callable[[Any], Iterator[str]]] = {
+    "Distilled": _distilled,
     "Narrowed": _narrowed,
     "Pruned": _pruned,
     "Shortened": _layers,
