@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 def done(directory: Path) -> list[str]:
     """What was done to a checkpoint, in its order."""
-    known = {"layers", "pruning", "vocabulary", "width", "semi_structured"}
+    known = {"layers", "pruning", "vocabulary", "distillation"}
     entries = json.loads((directory / NOTES).read_text(encoding="utf-8"))
     return [name for entry in entries for name in entry if name in known]
 
@@ -123,6 +123,30 @@ def test_a_bundle_of_a_recipe(folder: Path, capsys: Printed) -> None:
     with edgessl.load(folder / "bundle") as session:
         (vector,) = session.embed(["some text"])
     assert np.isfinite(vector).all()
+    assert not list(folder.glob(".*"))
+
+
+def test_the_whole_encoder_teaches(folder: Path, capsys: Printed) -> None:
+    """Where a recipe names no teacher; and it is no matter where that recipe is run."""
+    text = """
+[encoder]
+model = "model"
+[layers]
+keep = 1
+data = "texts.txt"
+[distill]
+epochs = 1
+objectives = ["embedding", "hidden=0.5"]
+data = "texts.txt"
+"""
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    asked = ["compress", "--recipe", str(folder / "recipe.toml"), "-o", str(folder / "small")]
+    assert cli.run([*asked, "--json"]) == 0
+    shortened, taught = json.loads(capsys.readouterr().out)["passes"]
+    assert taught["teacher"] == "model" and taught["objectives"] == {"embedding": 1, "hidden": 0.5}
+    assert taught["after"]["cosine_mean"] > taught["before"]["cosine_mean"]
+    assert taught["before"]["cosine_mean"] == pytest.approx(shortened["cosine_mean"], abs=0.1)
+    assert done(folder / "small") == ["layers", "distillation"]
     assert not list(folder.glob(".*"))
 
 
