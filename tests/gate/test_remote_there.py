@@ -230,7 +230,10 @@ def test_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     (tmp_path / "jobs" / "dead" / "lock").touch()
     marked = {**os.environ, jobs.MARKER: "dead"}
     with subprocess.Popen(["sleep", "100"], env=marked, start_new_session=True) as orphan:
-        assert jobs.members("dead") == [orphan.pid]
+        ends = time.monotonic() + 10  # exec has closed its pipe before the environment can be read
+        while not (found := jobs.members("dead")) and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert found == [orphan.pid]
         jobs.sweep(tmp_path)
         assert orphan.wait(5) < 0
     assert jobs.clean(tmp_path, {}) == {"running": [], "root": str(tmp_path)}
